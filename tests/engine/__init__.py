@@ -1,1 +1,1 @@
-"""The engine by itself: what `_engine` promises, without the rest of the package."""
+"""The engine by itself: the promises of `_engine`, without the rest of the package."""

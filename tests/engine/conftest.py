@@ -14,13 +14,13 @@ from rangefetch.net import libcurl
 
 @pytest.fixture(scope="session", autouse=True)
 def _libcurl_is_loaded() -> None:
-    """What TLS and libcurl open once and keep must not count as a test's leak."""
+    """Load libcurl first, so that descriptors which it and TLS open once and keep do not count as a test's leak."""
     libcurl.load()
 
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Iterator[Driver]:
-    """An engine with one loop, of which nothing may be left."""
+    """An engine with one loop. Fails the test if anything of it is left."""
     with Driver(tmp_path) as running:
         yield running
     assert _engine.live_handles() == 0

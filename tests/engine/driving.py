@@ -23,7 +23,7 @@ _OF_SMALL_FILES = ("overwrite", "named_by_url", "largest_bytes", "origin", "comp
 
 
 class Event(NamedTuple):
-    """What ``Engine.events`` documents."""
+    """An event, with the fields that ``Engine.events`` documents."""
 
     name: str
     file: File
@@ -46,7 +46,7 @@ class Event(NamedTuple):
 
 @dataclass
 class Part:
-    """A file on the disk; the ``tag`` of the engine's."""
+    """A file on the disk, which is the ``tag`` of the engine's file."""
 
     path: Path
     fd: int
@@ -56,14 +56,14 @@ class Part:
         return self.path.read_bytes()
 
     def close(self) -> None:
-        """Twice is fine."""
+        """Close the file. May be called twice."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
 
 def plain_profile(*, read_timeout_s: float = 60) -> Profile:
-    """A profile that adds nothing but the timeout, and believes every server's certificate."""
+    """A profile that sets only the timeout, and accepts every server's certificate."""
     libcurl.load()
     number = _engine.constants()
     settings = [(number["CURLOPT_SSL_VERIFYPEER"], 0), (number["CURLOPT_SSL_VERIFYHOST"], 0)]
@@ -71,7 +71,7 @@ def plain_profile(*, read_timeout_s: float = 60) -> Profile:
 
 
 class Driver:
-    """An engine, the files given to it and the events that it told; a context manager."""
+    """An engine, the files given to it and the events that it reported; a context manager."""
 
     def __init__(self, directory: Path | str, *, loops: int = 1) -> None:
         self.profile = plain_profile()
@@ -89,12 +89,12 @@ class Driver:
         self.engine.close()
         for part in self._parts:
             part.close()
-        # pytest keeps a fixture's value until all of them are torn down; what is asked then is what is left.
+        # pytest keeps a fixture's value until all fixtures are torn down, and what is left is checked before that.
         self.log.clear()
         del self.engine
 
     def file(self, url: str, octets: bytes = b"", **options: Any) -> File:
-        """A file that is not yet added, over a new one on the disk which holds ``octets``."""
+        """A file that is not yet added to the engine, for a new file on the disk that holds ``octets``."""
         fd, path = tempfile.mkstemp(dir=self._directory, suffix=".part")
         part = Part(Path(path), fd)
         self._parts.append(part)
@@ -114,7 +114,7 @@ class Driver:
         return file
 
     def small(self, url: str, directory_fd: int, name: str, *, loop: int = 0, **options: Any) -> File:
-        """A file that is being fetched, and is taken for a small one."""
+        """A file that is being fetched as a small file."""
         how = {each: options.pop(each) for each in list(options) if each in _OF_SMALL_FILES}
         file = File(-1, url, options.pop("profile", self.profile), tag=name, lanes=1, **options)
         file.be_small(directory_fd, name, (f"{name}.part",), **how)
@@ -122,17 +122,17 @@ class Driver:
         return file
 
     def take(self) -> list[Event]:
-        """The events since the last time, which are in ``log`` then, too."""
+        """The events since the last call, which are also appended to ``log``."""
         news = [Event._make(fields) for fields in self.engine.events()]
         self.log += news
         return news
 
     def names(self, file: File) -> list[str]:
-        """What has happened to the file, in order."""
+        """The names of the file's events, in order."""
         return [event.name for event in self.log if event.file is file]
 
     def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
-        """Take events until the condition holds. ``TimeoutError``: it does not."""
+        """Take events until the condition holds. Raises ``TimeoutError`` if it does not in time."""
         poller = select.poll()
         poller.register(self.engine.fileno(), select.POLLIN)
         deadline = time.monotonic() + seconds

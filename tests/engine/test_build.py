@@ -1,4 +1,4 @@
-"""What is under test is the extension, built as it is shipped; what the compiler made of it stays out of the tree."""
+"""The extension under test is built as it is shipped, and the build leaves no files in the tree."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_extension_is_a_release_build() -> None:
     octets = EXTENSION.read_bytes()
     for tool in (b"__asan_", b"__ubsan_", b"__tsan_", b"__gcov_", b"__cyg_profile_func", b"PyEval_SetTrace"):
         assert tool not in octets, f"built for {tool!r}"
-    # With debugging information the compiler's options are there, too.
+    # The debugging information includes the compiler's options.
     for options in re.findall(rb"GNU C\d* [^\0]+", octets):
         assert re.search(rb" -O[23](?! .*-O[01sg])", options), options
 

@@ -26,7 +26,7 @@ def satisfied(draw: st.DrawFn) -> tuple[int, int, int]:
 
 @st.composite
 def nearly_right(draw: st.DrawFn) -> bytes:
-    """A value as a server sends it, with a few octets changed."""
+    """A valid value with a few octets changed."""
     start, end, total = draw(satisfied())
     value = bytearray(f"bytes {start}-{end - 1}/{draw(st.sampled_from([str(total), '*']))}".encode())
     for _ in range(draw(st.integers(0, 3))):
@@ -94,7 +94,7 @@ def test_numbers_that_do_not_fit_are_refused(number: int) -> None:
 @example(b"bytes 0-0x1")
 @example(b"bytes *:1")
 def test_whatever_a_server_sends_is_understood_or_refused(value: bytes) -> None:
-    # A header's value ends at a zero octet: libcurl lets none through.
+    # A zero octet ends the value; libcurl passes none on.
     match = FORM.fullmatch(value.partition(b"\0")[0])
     found = content_range(value)
     if found is None:

@@ -1,4 +1,4 @@
-"""How processes end while transfers live: at exit, after a fork, on Ctrl-C. Seen from outside, in children."""
+"""How processes end during transfers: at exit, after a fork, on Ctrl-C. Child processes are observed from outside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from servers.misbehaving import MisbehavingServer, content
 from support import children
 from support.files import MIB
 
-# A child with a file that is being filled, and nobody who would end it.
+# A child with a file that is being filled and that nothing ends.
 LIVE = """
     import gc, os, signal, sys, threading
     from engine.driving import Driver
@@ -56,7 +56,7 @@ def test_an_exit_with_live_tls_transfers_is_silent(how: str, tls_server: Misbeha
 
 
 def test_an_exit_ends_the_loops_of_an_engine_that_is_held_for_ever(server: MisbehavingServer, tmp_path: Path) -> None:
-    # Else they would run on while libraries clean up behind them, and TLS under them is gone.
+    # Otherwise the loops would go on while libraries clean up, and use TLS after it is gone.
     first = """
     import atexit
 

@@ -1,4 +1,4 @@
-"""A server that sends more than it announced: what that transfer brought never counts, whatever ends beside it."""
+"""A server that sends more than it announced: that transfer's bytes never count, whatever ends at the same time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXCESS = b"\xee" * LAST
 
 
 class _Together(socketserver.BaseRequestHandler):
-    """The last bytes of the first two replies come at the same moment; the second one sends more than it announced."""
+    """Sends the last bytes of the first two replies at the same moment; the second is longer than announced."""
 
     server: _Server
 
@@ -67,7 +67,7 @@ class _Server(socketserver.ThreadingTCPServer):
             return self._count - 1
 
     def end_together(self, number: int, line: socket.socket, octets: bytes) -> None:
-        """Keep the end of the first reply until that of the second one is there, too."""
+        """Hold back the end of the first reply until the end of the second one is ready too."""
         with self._lock:
             if number == 0:
                 self._held = line, octets

@@ -1,4 +1,4 @@
-"""System calls that fail once, at the worst moment: one clear error, and no mark on what is not there."""
+"""System calls that fail once, at the worst moment: there is one clear error, and no missing byte is marked written."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ PAUSED_AND_FAILED = """
 def test_a_write_that_fails_while_a_pause_ends_is_told_and_nothing_after_it_counts(
     server: MisbehavingServer, tmp_path: Path, route: str
 ) -> None:
-    # libcurl before 8 swallows an error that is raised within curl_easy_pause, and hands over what follows.
+    # libcurl before 8 swallows an error from a callback within curl_easy_pause, and delivers the data that follows.
     size = 24 * MIB
     url = server.url(route, size=size, rate="16M")  # so that it is not there before it is paused
     done = children.run(PAUSED_AND_FAILED, url, size, tmp_path, env=with_faults(tmp_path))
@@ -114,7 +114,7 @@ WRITE_BACK = """
 
 
 class _Zeros(Handler):
-    """Of a file of zeros, the range that is asked for."""
+    """Serves the requested range of a file of zeros."""
 
     protocol_version = "HTTP/1.1"
     size = 0

@@ -102,7 +102,7 @@ def test_the_answer_tells_what_the_file_is(driver: Driver, server: MisbehavingSe
 
 
 def test_blocks_double_until_there_are_few_enough(driver: Driver, server: MisbehavingServer) -> None:
-    # The size is one that a server may claim; nobody sends or stores it.
+    # The server only claims this size; nothing that large is sent or stored.
     server_says = "Content-Range: bytes 0-0/{}"
     for size, block_size in (((1 << 36), MIB), ((1 << 36) + 1, 2 * MIB), (1 << 40, 16 * MIB)):
         url = server.url("/no-content-range", size=1, header=server_says.format(size), id=str(size))
@@ -184,7 +184,7 @@ def test_a_probe_learns_what_there_is_and_leaves_the_file_alone(
     driver: Driver, server: MisbehavingServer, route: str
 ) -> None:
     size = 0 if route == "/empty-200" else 8 * MIB
-    # That a file is empty is not believed of a range.
+    # An answer to a range that says the file is empty is not trusted.
     file = driver.add(server.url(route, size=size), b"mine", probe=True, ranged=size > 0)
     driver.until(lambda: driver.names(file))
     time.sleep(0.05)
@@ -203,7 +203,7 @@ def test_allocation_is_what_the_file_gets_at_its_first_answer(
     driver: Driver, server: MisbehavingServer, allocation: str
 ) -> None:
     size = 8 * MIB
-    # More than a lane keeps in its buffer.
+    # More than fits in a lane's buffer.
     file = driver.add(server.url("/stall", size=size, after=100_000), allocation=allocation, lanes=1)
     part: Part = file.tag
     driver.until(lambda: "ANSWERED" in driver.names(file) and file.downloaded > 0)

@@ -1,4 +1,4 @@
-"""Servers that keep a transfer busy without ever bringing the file: lines without end, and a byte now and then."""
+"""Servers that keep a transfer busy without ever sending the file: endless lines, and a byte now and then."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
 
 @contextlib.contextmanager
 def _sending(pieces: Callable[[], Iterator[bytes]]) -> Iterator[str]:
-    """A server that answers everything with these bytes, for as long as somebody takes them."""
+    """A server that answers every request with these bytes, as long as the client reads."""
 
     class Sender(Handler):
         def do_GET(self) -> None:
@@ -67,7 +67,7 @@ def test_a_byte_now_and_then_is_a_stall(driver: Driver) -> None:
 
     with _sending(drip) as url:
         hasty = _engine.Profile([], [], [], read_timeout_s=1)
-        # A second lane would ask for the rest, and fail first at an answer that is always the same.
+        # With a second lane, which requests the rest and gets the same answer, that one might fail first.
         file = driver.add(url, profile=hasty, lanes=1)
         driver.until(lambda: "FAILED" in driver.names(file))
         assert driver.log[-1].fault == _engine.FAULTS["STALLED"]

@@ -1,4 +1,4 @@
-"""What holds for a host, whichever loop, engine or file asks it: how many connections, and when."""
+"""Limits per host, across loops, engines and files: how many connections, and when."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def counting() -> Iterator[CountingServer]:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Callable[..., list[File]]]:
-    """Gives a loop small files of these URLs."""
+    """Adds small files with these URLs to a loop."""
     directory = tmp_path / "files"
     directory.mkdir()
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -42,7 +42,7 @@ def small(tmp_path: Path) -> Iterator[Callable[..., list[File]]]:
 
 
 def ended(driver: Driver, files: Iterable[File], within_s: float = 30) -> set[str]:
-    """How all of them ended."""
+    """The events with which the files ended."""
     return {driver.end(each, within_s).name for each in files}
 
 
@@ -115,7 +115,7 @@ def test_connections_of_others_are_counted(driver: Driver, counting: CountingSer
     assert not counting.connections
     _engine.give_back_connections(host, 1)
     assert driver.end(file).name == "DONE"
-    # What the engine keeps idle is closed for whoever asks, as soon as libcurl can.
+    # The engine closes its idle connections when another user of the host asks, as soon as libcurl can.
     driver.until(lambda: _engine.take_connections(host, 1, 2) == 1)
     assert _engine.take_connections(host, 1, 2) == 0
     _engine.give_back_connections(host, 2)

@@ -1,4 +1,4 @@
-"""A file of 200 GiB of which all but two blocks are there: what depends on its size stays small."""
+"""A file of 200 GiB with all but two blocks present: memory and time that depend on the size stay small."""
 
 import contextlib
 import http.server
@@ -27,7 +27,7 @@ RESIDENT_LIMIT_MIB = 90
 
 
 def made_up(start: int, end: int) -> bytes:
-    """The bytes ``[start, end)`` of the file: each eight of them say where they are."""
+    """The bytes ``[start, end)`` of the file; each group of eight encodes its position."""
     first, last = start // 8, -(-end // 8)
     return np.arange(first, last, dtype=">u8").tobytes()[start - first * 8 : end - first * 8]
 
@@ -52,7 +52,7 @@ class _Handler(Handler):
 
 
 class Server(Background):
-    """Makes up what it is asked for, and keeps no byte of it."""
+    """Generates the requested bytes, and stores none."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
@@ -76,7 +76,7 @@ def known() -> dict[str, Any]:
 
 
 def held(path: Path) -> int:
-    """The bytes that the file takes on the disk."""
+    """The bytes that the file occupies on the disk."""
     return path.stat().st_blocks * 512
 
 

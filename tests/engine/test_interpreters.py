@@ -1,4 +1,4 @@
-"""Subinterpreters: the engine's threads and libcurl are the process's, so a second interpreter is refused."""
+"""Subinterpreters: the engine's threads and libcurl belong to the process, so a second interpreter is refused."""
 
 import subprocess
 import sys

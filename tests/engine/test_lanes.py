@@ -1,4 +1,4 @@
-"""Which ranges are asked for, in which order, over how many connections."""
+"""Which ranges are requested, in which order, over how many connections."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 def begun(size: int, block_size: int) -> dict[str, Any]:
-    """How to have blocks of another size than 1 MiB: nothing of the file is there, but it is known."""
+    """Options for blocks of a size other than 1 MiB: the file is known, but nothing of it is there."""
     return {"size": size, "block_size": block_size, "blocks": bytes(-(-size // block_size)), "least_bytes": 1}
 
 
 def ranges(server: MisbehavingServer) -> list[tuple[int, int]]:
-    """The ranges that were asked for, in the order in which the requests arrived."""
-    # The server lists a request a moment before it has looked at its range.
+    """The requested ranges, in the order in which the requests arrived."""
+    # The server lists a request a moment before it has parsed its range.
     found = [request.range for request in server.requests if request.range or request.status]
     assert None not in found
     return [each for each in found if each]
@@ -47,7 +47,7 @@ def test_a_small_file_takes_one_request(driver: Driver, server: MisbehavingServe
 def test_one_lane_takes_the_ranges_in_file_order(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.fill(server.url("/good", size=500_000), lanes=1, first_bytes=10_000, **begun(500_000, 1000))
     found = ranges(server)
-    assert len(found) > 1  # how many there are depends on how long the first answer took
+    assert len(found) > 1  # the number depends on how long the first answer took
     assert [start for start, _ in found[1:]] == [end for _, end in found[:-1]]
     assert (found[0][0], found[-1][1]) == (0, 500_000)
     assert (server.connections, file.connections) == (1, 1)
@@ -79,14 +79,14 @@ def test_no_range_begins_further_ahead_than_the_window(
 ) -> None:
     size, block_size = 512 * 1024, 4096
     window = window_blocks * block_size
-    # The range at the frontier stands still for a while, and the others must not run away.
+    # The range at the frontier stalls for a while, and the others must not get too far ahead.
     url = server.url("/stall", size=size, at=100_000, after=0, seconds=0.3, times=1, rate=2 * MIB)
     file = driver.add(url, lanes=4, first_bytes=8192, window_bytes=window, **begun(size, block_size))
     furthest_ahead = 0
 
     def is_done() -> bool:
         nonlocal furthest_ahead
-        # Read before the frontier, which only moves on: what is seen is never more than what was.
+        # Read before the frontier, which only moves forward, so the distance computed is never too large.
         starts = [start for start, _ in ranges(server)]
         furthest_ahead = max([furthest_ahead, *(start - file.contiguous for start in starts)])
         return "DONE" in driver.names(file)
@@ -98,7 +98,7 @@ def test_no_range_begins_further_ahead_than_the_window(
 
 def test_lanes_share_the_window(driver: Driver, server: MisbehavingServer) -> None:
     size, window = 512 * 1024, 128 * 1024
-    # The lane at the frontier stands still: the rest of the window is for the others.
+    # The lane at the frontier stalls; the rest of the window is left to the others.
     url = server.url("/stall", size=size, at=100_000, after=0)
     file = driver.add(url, lanes=4, first_bytes=8192, window_bytes=window, **begun(size, 4096))
     driver.until(lambda: file.downloaded - file.contiguous >= window // 2)
@@ -108,7 +108,7 @@ def test_lanes_share_the_window(driver: Driver, server: MisbehavingServer) -> No
 
 @pytest.mark.parametrize("lanes", [1, 2, 4, 9])
 def test_there_are_never_more_transfers_than_lanes(driver: Driver, server: MisbehavingServer, lanes: int) -> None:
-    # The server refuses what is too much; a reply counts until its last byte is handed over.
+    # The server refuses requests above its limit; a reply counts until its last byte is handed over.
     url = server.url("/limited-connections", size=4 * MIB, limit=lanes, rate=2 * MIB)
     file = driver.add(url, lanes=lanes, first_bytes=64_000, **begun(4 * MIB, 16_384))
     most_busy = 0
@@ -178,7 +178,7 @@ def test_lanes_can_be_fewer_while_running(
 
 
 def test_a_tiny_range_is_no_measure_of_a_lane(driver: Driver, server: MisbehavingServer) -> None:
-    # One byte takes as long as a request; a lane must not count as slow, and lose its next range, for that.
+    # A range of one byte takes as long as a request, but must not make a lane count as slow and lose its next range.
     for number in range(8):
         url = server.url("/good", size=13_320, seed=number)
         file = driver.fill(url, lanes=4, first_bytes=1, **begun(13_320, 333))
@@ -188,7 +188,7 @@ def test_a_tiny_range_is_no_measure_of_a_lane(driver: Driver, server: Misbehavin
 def test_a_request_that_libcurl_does_not_take_fails_and_asks_nothing_else(
     driver: Driver, server: MisbehavingServer
 ) -> None:
-    # The lane is that of the file before, whose URL its handle still has. libcurl takes URLs of up to 8 MB.
+    # The lane was used by the previous file, and its handle still has that URL. libcurl accepts URLs of up to 8 MB.
     first = driver.fill(server.url("/good", size=MIB))
     asked = len(server.requests)
     file = driver.add(server.url("/good", size=MIB) + "&too-long=" + "x" * 9_000_000)
@@ -197,7 +197,7 @@ def test_a_request_that_libcurl_does_not_take_fails_and_asks_nothing_else(
     assert (failed.code, failed.fault, failed.status) == (_engine.constants()["CURLE_FAILED_INIT"], 0, 0)
     assert failed.text
     assert (file.size, file.downloaded, len(server.requests)) == (-1, 0, asked)
-    # Each try ends in the same way, and the lane is as good as ever.
+    # Each try ends in the same way, and the lane remains usable.
     file.release()
     driver.until(lambda: driver.names(file).count("FAILED") == 2)
     file.remove()

@@ -1,7 +1,7 @@
-"""One file on several loops: the bytes are right, whatever happens while other loops help, and it ends for all of them.
+"""One file on several loops: the bytes are right, whatever happens while other loops help, and it ends on all of them.
 
-Where a test has one lane for each of two loops, the first connection is the home's and the others are the guest's: no
-transfer is cut there.
+If a test has one lane for each of two loops, the first connection is the home's and the others are the guest's, since
+no transfer is cut there.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ Spoil = Callable[[Ask, Reply], Reply]
 
 @pytest.fixture
 def loops(tmp_path: Path) -> Iterator[Driver]:
-    """An engine with three loops, of which nothing may be left."""
+    """An engine with three loops. Fails the test if anything of it is left."""
     with Driver(tmp_path, loops=3) as running:
         yield running
     assert _engine.live_handles() == 0
 
 
 class Elsewhere:
-    """The route ``/elsewhere``, of which a test spoils the first reply over another than the first connection."""
+    """The route ``/elsewhere``: a test spoils the first reply that is not on the first connection."""
 
     def __init__(self) -> None:
         self.spoil: Spoil | None = None
@@ -74,7 +74,7 @@ def elsewhere() -> Elsewhere:
 def spread(
     loops: int = 2, *, size: int = SIZE, lanes: int = 8, block_size: int = BLOCK, **options: Any
 ) -> dict[str, Any]:
-    """A file that is known, with nothing of it there, and that is to be on so many loops."""
+    """A known file with nothing of it there, to be fetched on this many loops."""
     known = {"size": size, "block_size": block_size, "blocks": bytes(-(-size // block_size)), "least_bytes": 1}
     return {**known, "loops": loops, "lease_bytes": 512 * KIB, "lanes": lanes, "first_bytes": BLOCK, **options}
 
@@ -85,7 +85,7 @@ def lend(driver: Driver, file: File, *, leases: int = 1) -> None:
 
 
 def map_is_right(file: File, seed: int = 0) -> int:
-    """What the map says is there is there; how much it says."""
+    """Check that the bytes marked in the map are in the file. Returns how many are marked."""
     octets, right = file.tag.octets, content(file.size, seed)
     there = 0
     for index, state in enumerate(file.blocks):
@@ -161,7 +161,7 @@ def test_a_file_that_was_begun_gets_what_is_missing_and_nothing_else(loops: Driv
     file = loops.fill(url, bytes(octets), **spread(2, lanes=4, blocks=blocks, partial=partial, first_bytes=1))
     assert file.guests
     assert file.tag.octets == right
-    # What a stealer took, the one that it was taken from may have been sent; a hedge comes twice.
+    # A stolen range may also have been sent to the lane that it was stolen from; a hedge is sent twice.
     assert server.bytes_sent <= SIZE - there + (file.steals + file.hedges + file.guests) * MIB
 
 
@@ -224,7 +224,7 @@ def test_a_file_that_is_paused_says_what_is_there_and_goes_on_from_it(loops: Dri
 
 
 def test_while_bytes_come_the_map_is_right(loops: Driver, server: MisbehavingServer) -> None:
-    """It is read without a lock, as it is when a state is saved."""
+    """The map is read without a lock, as when a state is saved."""
     file = loops.add(server.url("/shared-rate", size=SIZE, rate=RATE), **spread(3))
     lend(loops, file)
     right = content(SIZE)
@@ -343,7 +343,7 @@ def test_who_wants_not_to_be_asked_elsewhere_is_heard_at_once(
     elsewhere.spoil = lambda ask, reply: ROUTES["status"].fault(ask, reply, code=code, retry_after=retry_after)
     file = loops.add(server.url("/elsewhere", size=SMALLER), **spread(2, size=SMALLER, lanes=2))
     loops.until(lambda: failures(loops, file))
-    # Not of the home, which the server serves.
+    # The failure is the guest's; the server serves the home.
     (refused,) = failures(loops, file)
     assert elsewhere.spoiled == 1
     assert (refused.status, refused.retry_after_s) == (code, int(retry_after or 0))
@@ -414,7 +414,7 @@ def test_a_file_of_which_a_guest_has_the_rest_waits_for_what_that_waits_for(
 ) -> None:
     elsewhere.spoil = lambda ask, reply: ROUTES["stall"].fault(ask, reply, after=100)
     file = loops.add(server.url("/elsewhere", size=SMALLER), **spread(2, size=SMALLER, lanes=2))
-    # The home has done its part, and the guest's transfer stands still.
+    # The home has done its part, and the guest's transfer has stalled.
     loops.until(lambda: elsewhere.spoiled and file.lanes_busy == 1 and file.downloaded >= SMALLER - MIB)
     loops.until(lambda: file.waiting_for == "transfer", 3)
     file.remove()
@@ -452,7 +452,7 @@ def test_guests_ask_the_mirrors_that_have_answered(
     assert set(file.brought_by) == {0, 1}
     assert file.received_from(0) + file.received_from(1) == file.received_bytes
     assert file.requests == len(server.requests) + len(other_server.requests)
-    # Python hears of a source's first answer once, whichever loop asks it.
+    # A source's first answer is reported to Python once, whichever loop asked.
     assert loops.names(file).count("MET") == 1
 
 

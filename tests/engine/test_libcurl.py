@@ -21,10 +21,10 @@ from support.files import MIB
 
 CONSTANTS = _engine.constants()
 
-# Where pycurl has kept an older name.
+# Constants for which pycurl has an older name.
 PYCURL_NAMES = {"CURLE_WEIRD_SERVER_REPLY": "E_FTP_WEIRD_SERVER_REPLY"}
 
-# Codes that pycurl does not know, with what libcurl has to say of them.
+# Codes that pycurl does not know, with libcurl's error messages.
 WORDS = {
     "CURLE_HTTP2_STREAM": "Stream error in the HTTP/2 framing layer",
     "CURLE_HTTP3": "HTTP/3 error",
@@ -112,7 +112,7 @@ def version_lines(**env: str) -> tuple[int, str, str]:
 
 
 def refusal(path: object) -> str:
-    """What is said about a library that cannot be used: one line, with the path, and exit status 1."""
+    """The message about a library that cannot be used. Checks that it is one line with the path, and exit status 1."""
     status, _, words = version_lines(RANGEFETCH_LIBCURL=str(path))
     assert status == 1
     assert len(words.splitlines()) == 1, words
@@ -131,7 +131,7 @@ def system_libcurl() -> str:
 
 @pytest.fixture(scope="module")
 def old_libcurl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that has all of libcurl's functions, and says that it is the version before the oldest."""
+    """A library with all of libcurl's functions that reports the version before the oldest supported one."""
     directory = tmp_path_factory.mktemp("old")
     source, library = directory / "old.c", directory / "libold.so"
     source.write_text(

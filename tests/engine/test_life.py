@@ -1,4 +1,4 @@
-"""How files and engines begin and end: added once, removed with an answer, closed twice, dropped without a word."""
+"""How files and engines begin and end: added once, removed with an event, closed twice, dropped without closing."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_removal_is_told_once_and_leaves_the_descriptor_alone(
         file.remove()
     assert driver.end(file).name == "REMOVED"
     assert (file.lanes_busy, driver.engine.live_files) == (0, 0)
-    # The number is another file's now, and nothing may be written into it.
+    # The descriptor's number now belongs to another file, and nothing may be written to that.
     other = file.tag.path.with_suffix(".other")
     taken = os.open(other, os.O_CREAT | os.O_RDWR)
     os.dup2(taken, file.tag.fd)
@@ -100,12 +100,12 @@ def test_what_is_said_to_a_file_after_its_end_is_not_heard(driver: Driver, serve
 
 
 def _ended(driver: Driver) -> bool:
-    """Look at the events, and keep none of them, so that what has ended is gone."""
+    """Whether a file has ended. Keeps no events, so that a file which has ended is freed."""
     return any(event[0] in ("DONE", "REMOVED") for event in driver.engine.events())
 
 
 def test_what_is_said_while_a_file_ends_finds_it_there_or_not_at_all(driver: Driver, server: MisbehavingServer) -> None:
-    """Most of its commands cross with the last event. That no freed memory is read is seen by ``make sanitize``."""
+    """Most commands cross with the file's last event. ``make sanitize`` checks that no freed memory is read."""
     url = server.url("/good", size=10)
     fd = os.open(driver.file(url).tag.path, os.O_RDWR)
     for _ in range(200):
@@ -341,7 +341,7 @@ def test_the_last_reference_ends_an_engine_without_files() -> None:
 
 
 def test_the_last_reference_ends_an_engine_at_work(server: MisbehavingServer) -> None:
-    # In a process of its own, where freed memory is spoilt: what a loop still uses must not be freed before it ends.
+    # In a child process that overwrites freed memory: memory used by a loop must not be freed before the loop ends.
     done = children.run(
         """
         import gc, sys, tempfile, threading

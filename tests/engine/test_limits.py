@@ -1,4 +1,4 @@
-"""What may come under a limit: counted with a clock of the test's own, and without any clock at all."""
+"""How many bytes may come under a limit, counted with the test's own clock, and without any clock."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ gaps_us = st.integers(0, 300_000)
 
 
 def burst(rate: int) -> int:
-    """What may be saved up: 100 ms' worth, and a piece at least."""
+    """The bytes that a bucket can save up: 100 ms' worth, and at least one piece."""
     return max(rate // 10, PIECE)
 
 
 def drain(bucket: TokenBucket, most: int = 1 << 40, piece: int = PIECE) -> int:
-    """Take pieces as long as there may come any; returns how many bytes that were."""
+    """Take pieces as long as the bucket allows it. Returns the number of bytes taken."""
     taken = 0
     while not bucket.is_dry and taken < most:
         bucket.take(piece)
@@ -35,7 +35,7 @@ def drain(bucket: TokenBucket, most: int = 1 << 40, piece: int = PIECE) -> int:
 
 
 def started(rate: int, now_us: int = SECOND_US) -> TokenBucket:
-    """A bucket with nothing in it, whose clock runs."""
+    """An empty bucket whose clock is running."""
     bucket = TokenBucket(rate)
     bucket.fill(now_us)
     drain(bucket)
@@ -91,7 +91,7 @@ def test_a_debt_is_paid_back_before_more_may_come(rate: int, pieces: int) -> Non
         bucket.take(PIECE)
     owed_us = (pieces - 1) * PIECE * SECOND_US // rate
     now_us = SECOND_US
-    # In steps of half a second: one payment is for a second at most.
+    # In steps of half a second, since a refill covers at most a second.
     while now_us - SECOND_US + 500_000 < owed_us:
         now_us += 500_000
         bucket.fill(now_us)
@@ -143,7 +143,7 @@ A_TRICKLE = 1
 
 
 def stands_still(driver: Driver, *files: File) -> None:
-    """Wait until all have their answers, and then for what would come."""
+    """Wait until the files have their answers, and then long enough for more bytes to come."""
     driver.until(lambda: all(file.answered for file in files))
     looks = 0
 
@@ -169,7 +169,7 @@ def test_a_files_limit_holds_all_its_lanes(driver: Driver, server: MisbehavingSe
 def test_the_engines_limit_holds_all_files(driver: Driver, server: MisbehavingServer) -> None:
     driver.engine.limit = A_TRICKLE
     files = [driver.add(server.url("/good", size=4 * MIB, seed=seed), lanes=4, least_bytes=1) for seed in range(3)]
-    # One piece in all may come, so not all of them may even have their answer.
+    # Only one piece in all may come, so some files may not even have their answer.
     driver.until(lambda: any(file.answered for file in files))
     assert sum(file.downloaded for file in files) <= 2 * PIECE
     driver.engine.limit = 0

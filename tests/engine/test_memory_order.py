@@ -1,4 +1,4 @@
-"""What threads read of each other: released when it is stored, acquired when it is loaded, on every processor."""
+"""Fields shared between threads are stored with release and loaded with acquire order on every processor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 SOURCES = Path(__file__).parents[2] / "ext" / "rangefetch"
 
-# x86-64 orders stores by itself, so a store that says too little is found by no test there.
+# x86-64 orders stores by itself, so no test there can notice a store with too weak an order.
 CODE = """
     #include "platform.h"
     void stores(int64_t *where) { rf_store(where, 1); }
@@ -24,7 +24,7 @@ RELEASE, ACQUIRE = r"stl\w+", r"lda\w+"
 BOTH = r"ldaddal|casal|ldaxr\b.*?\bstlxr|__aarch64_\w+_acq_rel"
 ORDERED = {"stores": rf"\b{RELEASE}\s", "loads": rf"\b{ACQUIRE}\s", "adds": BOTH, "swaps": BOTH}
 
-# Where nobody else has the struct yet, or any more.
+# Functions in which no other thread has the struct yet, or any more.
 ALONE = {
     "__cinit__",
     "_add_source",
@@ -47,7 +47,7 @@ def sources() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What each function of ``CODE`` becomes on aarch64."""
+    """The aarch64 assembly of each function in ``CODE``."""
     pytest.importorskip("ziglang", reason="zig compiles for other processors: pip install ziglang")
     sources()
     directory = tmp_path_factory.mktemp("assembly")
@@ -69,7 +69,7 @@ def test_no_other_words_for_what_threads_share() -> None:
 
 
 def accesses(pattern: str) -> Iterator[tuple[str, str, str]]:
-    """Function, struct and field of whatever the pattern matches, by the names that they have in the text."""
+    """Function, struct and field of each match of the pattern, as named in the text."""
     for text in sources().values():
         function = ""
         for line in text.splitlines():

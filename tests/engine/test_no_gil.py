@@ -1,4 +1,4 @@
-"""Bytes flow without Python: the loop's thread is none of Python's, takes no lock of it, and needs none."""
+"""Bytes flow without Python: a loop's thread has no Python thread state and never takes or needs the GIL."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_loop_is_no_thread_of_pythons(tmp_path: Path, server: MisbehavingServe
 
 @pytest.fixture(scope="module")
 def calls() -> dict[str, set[str]]:
-    """For each function of the extension, what it refers to, by name."""
+    """For each function of the extension, the names that it refers to."""
     objdump = shutil.which("objdump")
     if objdump is None:
         pytest.skip("there is no objdump: apt-get install binutils")
@@ -68,7 +68,7 @@ def test_nothing_that_a_loop_calls_calls_python(calls: dict[str, set[str]]) -> N
     while further:
         reached |= further
         further = {name for caller in further for name in calls.get(caller, ())} - reached
-    # What is only pointed to, as libcurl's callbacks are, counts as called.
+    # Functions whose address is taken, such as libcurl's callbacks, count as called.
     assert any(name.endswith("on_body") for name in reached), "the walk must reach the callbacks"
     assert any("pwrite" in name for name in reached)
     assert not {name for name in reached if re.match(r"_?Py|__Pyx_", name)}
@@ -78,7 +78,7 @@ def test_the_walk_would_find_a_call_of_python(calls: dict[str, set[str]]) -> Non
     assert any(name.startswith("Py") for callees in calls.values() for name in callees)
 
 
-# Holds the GIL in one C call, and tells what the engine's counters say right after it.
+# Holds the GIL in one C call, and prints the engine's counters right after it.
 HOLDING = """
     import ctypes, json, sys, threading, time
     from engine.driving import Driver
@@ -142,7 +142,7 @@ def test_bytes_reach_the_disk_while_python_stands_still(server: MisbehavingServe
 
 
 def pieces_written(path: Path) -> int:
-    """Of how many pieces of 16 KiB the first bytes are there; space that is only reserved reads as zeros."""
+    """How many pieces of 16 KiB have their first bytes; space that is only reserved reads as zeros."""
     with path.open("rb") as file:
         octets = file.read()
     return sum(octets[at : at + 4] != bytes(4) for at in range(0, len(octets), 16384))

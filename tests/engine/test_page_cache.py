@@ -1,4 +1,4 @@
-"""What is written without being left in the page cache is the same as what is left there."""
+"""Files written without leaving them in the page cache have the same content as others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 def _cached_pages(fd: int, size: int) -> int:
-    """By mincore(2), which needs the file mapped."""
+    """The number of cached pages, from mincore(2), which needs the file mapped."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
     pages = ctypes.create_string_buffer(-(-size // mmap.PAGESIZE))
@@ -36,7 +36,7 @@ def _cached_pages(fd: int, size: int) -> int:
 
 
 def _can_be_uncached(directory: Path) -> bool:
-    """Whether the kernel and this filesystem can."""
+    """Whether the kernel and this filesystem can write without caching."""
     with (directory / "tried").open("wb") as file:
         try:
             os.pwritev(file.fileno(), [b"x"], 0, 0x80)
@@ -101,7 +101,7 @@ UNCACHED = """
 @pytest.mark.parametrize(
     ("failure", "times", "is_told"),
     [
-        # The kernel, a sandbox or the filesystem does not have it.
+        # The kernel, a sandbox or the filesystem does not support it.
         *((each, 1 << 30, False) for each in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM)),
         (errno.EINTR, 3, False),
         *((each, 1, True) for each in (errno.EIO, errno.ENOSPC, errno.EDQUOT)),

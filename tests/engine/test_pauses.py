@@ -1,7 +1,7 @@
-"""A transfer that is held back by a limit or by a slow reader, at the worst moment and again: never a byte elsewhere.
+"""A transfer that a limit or a slow reader pauses repeatedly, at the worst moments, puts no byte in the wrong place.
 
-What libcurl kept while a transfer was paused comes from other memory than was announced, in pieces of other sizes, and
-the pause may come at the first piece of an announced span, or within one that is in the file already.
+Data that libcurl kept during a pause arrives in other memory than was announced and in pieces of other sizes, and the
+pause may come at the first piece of an announced span, or within a span that is already in the file.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def interrupt(driver: Driver, file: File, *, every: int, seconds: float = 30.0) 
         driver.until(partial(_has_come_to, driver, file, file.downloaded + chance.randrange(every)), seconds)
         file.limit = A_TRICKLE
         time.sleep(0.004)
-        # A limit under which some pieces come, and pause again.
+        # A limit under which some pieces come before the transfer pauses again.
         file.limit = chance.choice([8 * MIB, 64 * MIB])
         time.sleep(0.002)
         file.limit = 0
@@ -100,7 +100,7 @@ def test_a_slow_reader_of_a_stream_gets_every_byte_in_its_place(
 
 
 def test_a_lane_that_hedges_is_paused_and_goes_on(driver: Driver, server: MisbehavingServer) -> None:
-    # The first lane stands still with less than a block to come; the second fetches that a second time, by fits.
+    # The first lane stalls with less than a block to come; the second fetches that again, in bursts.
     size = 3 * MIB
     url = server.url("/script", size=size, steps=f"good|stall:after={MIB - 100_000}|slow:rate={4 * MIB}")
     file = driver.add(url, lanes=2, least_bytes=1, first_bytes=MIB)

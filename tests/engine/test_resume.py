@@ -1,4 +1,4 @@
-"""A file that was begun before: the missing bytes alone are asked for, and an answer must be of the same file."""
+"""A file that was started before: only the missing bytes are requested, and answers must be of the same file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Begun:
 
     @property
     def octets(self) -> bytes:
-        """The file on the disk: right where it is said to be there, wrong elsewhere."""
+        """The file on the disk: right in the parts marked as present, wrong elsewhere."""
         right = np.frombuffer(content(self.size), dtype=np.uint8)
         return np.where(self.present, right, WRONG[0]).astype(np.uint8).tobytes()
 
@@ -57,7 +57,7 @@ def begun_files(draw: st.DrawFn) -> Begun:
     size = draw(st.integers(0, 40_000))
     block_size = draw(st.integers(max(size // 40, 1), 9_000))
     count = -(-size // block_size)
-    # 1 is what a block is called while a lane has it; nobody has it in the next run.
+    # CLAIMED marks a block that a lane has; in the next run no lane has it.
     blocks = bytes(draw(st.lists(st.sampled_from([MISSING, CLAIMED, DONE]), min_size=count, max_size=count)))
     partial = {
         index: draw(st.integers(0, min(block_size, size - index * block_size) - 1))
@@ -68,10 +68,10 @@ def begun_files(draw: st.DrawFn) -> Begun:
 
 
 def asked(server: MisbehavingServer, url: str, size: int) -> np.ndarray:
-    """For each byte of the file, how often it was asked for."""
+    """For each byte of the file, how often it was requested."""
     times = np.zeros(size, dtype=int)
     for request in server.requests:
-        # A request that was given up may arrive when the next file is on its way.
+        # An abandoned request may arrive while the next file is being fetched.
         if url.endswith(request.path):
             assert request.range is not None
             times[slice(*request.range)] += 1
@@ -108,7 +108,7 @@ def test_the_missing_bytes_are_asked_for_and_no_others(driver: Driver, server: M
         driver.engine.add(file)
         assert driver.end(file).name == "DONE"
         times = asked(server, url, begun.size)
-        # A lane of several may have been given a part of another's range.
+        # With several lanes, one may have taken over a part of another's range.
         assert (times == missing).all() if lanes == 1 else ((times > 0) == missing).all()
         assert lanes > 1 or file.received_bytes == missing.sum()
         assert (file.downloaded, file.contiguous) == (begun.size, begun.size)

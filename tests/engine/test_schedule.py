@@ -1,4 +1,4 @@
-"""Which lane does what, counted: few connections, few requests, and no lane that the end of a file waits for."""
+"""Which lane does what: few connections, few requests, and no lane that delays the end of a file."""
 
 import functools
 import itertools
@@ -21,7 +21,7 @@ STUCK_S = 12.0
 
 
 def uneven(ask: Ask, reply: Reply, *, slow: int = 0, after: int = 0) -> Reply:
-    """The reply that holds the byte ``at`` is slower than ``rate`` (``slow`` bytes per second), or stalls (0)."""
+    """The reply that contains the byte ``at`` is slower than others (``slow`` bytes per second), or stalls (0)."""
     if slow:
         reply.pace = Pace(slow)
     else:
@@ -35,7 +35,7 @@ def _uneven_route(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def known(size: int, block_size: int) -> dict[str, Any]:
-    """A file that is known, with nothing of it there, in blocks of that size."""
+    """Options for a known file with nothing of it there, in blocks of this size."""
     return {"size": size, "block_size": block_size, "blocks": bytes(-(-size // block_size)), "least_bytes": 1}
 
 
@@ -44,7 +44,7 @@ def starts(server: MisbehavingServer) -> list[int]:
 
 
 def cut_short(server: MisbehavingServer, size: int) -> int:
-    """How many replies the client did not take to their end."""
+    """How many replies the client did not read to the end."""
     server.wait_idle()
     return sum(
         request.bytes_sent < min(request.range[1], size) - request.range[0]
@@ -54,7 +54,7 @@ def cut_short(server: MisbehavingServer, size: int) -> int:
 
 
 def helped(file: File) -> int:
-    """How many transfers may have been ended early, each at the price of its connection."""
+    """How many transfers may have been ended early, each of which costs its connection."""
     return file.steals + 2 * file.hedges + file.replacements
 
 
@@ -63,7 +63,7 @@ def helped(file: File) -> int:
 
 def test_one_lane_needs_one_connection_and_cuts_nothing(driver: Driver, server: MisbehavingServer) -> None:
     file = driver.fill(server.url("/good", size=48 * MIB), lanes=1)
-    assert file.requests > 1  # fewer where the first answer took long
+    assert file.requests > 1  # fewer if the first answer took long
     assert (server.connections, file.connections) == (1, 1)
     assert cut_short(server, 48 * MIB) == 0
     assert server.bytes_sent == file.received_bytes == 48 * MIB
@@ -83,7 +83,7 @@ def test_a_clean_run_needs_a_connection_for_each_lane(driver: Driver, server: Mi
 def test_connections_carry_ranges_in_file_order_until_the_tail(driver: Driver, server: MisbehavingServer) -> None:
     size = 12 * MIB
     file = driver.fill(server.url("/slow", size=size, rate=4 * MIB), lanes=4, **known(size, 64 * KIB))
-    # Requests on several connections may overtake each other on their way; those on one cannot.
+    # Requests on different connections may overtake each other; those on one connection cannot.
     helpers = helped(file)
     for connection in range(1, server.connections + 1):
         found = [request.range for request in server.requests if request.range and request.connection == connection]
@@ -104,7 +104,7 @@ def test_every_byte_is_asked_for_once_in_a_clean_run(driver: Driver, server: Mis
 
 def test_the_later_part_of_a_slow_range_is_taken_at_a_block_border(driver: Driver, server: MisbehavingServer) -> None:
     size, block_size = 8 * MIB, 64 * KIB
-    # The slow range begins at once and holds much of the file.
+    # The slow range starts at once and covers much of the file.
     url = server.url("/uneven", size=size, at=100_000, slow=300 * KIB)
     file = driver.fill(url, lanes=2, first_bytes=4 * MIB, **known(size, block_size))
     assert file.steals >= 1
@@ -139,7 +139,7 @@ def test_a_stalled_lane_does_not_hold_the_end(
 def test_a_lane_that_stalls_in_a_file_that_is_over_at_once_does_not_hold_the_end(
     driver: Driver, server: MisbehavingServer
 ) -> None:
-    # All but the stalled lane's range is there before any rate was measured.
+    # Everything except the stalled lane's range is there before any rate has been measured.
     size = 2 * MIB
     file = driver.add(server.url("/uneven", size=size, at=size - 1), lanes=2, first_bytes=MIB, **known(size, MIB))
     driver.end(file, STUCK_S)
@@ -148,7 +148,7 @@ def test_a_lane_that_stalls_in_a_file_that_is_over_at_once_does_not_hold_the_end
 
 @pytest.mark.parametrize("lanes", [2, 4])
 def test_a_lane_that_stalls_last_does_not_hold_the_end(driver: Driver, server: MisbehavingServer, lanes: int) -> None:
-    # All are as fast, and when the last one stalls near the file's end the others have gone.
+    # All lanes are equally fast, and when the last one stalls near the file's end the others have ended.
     size = 4 * MIB
     url = server.url("/uneven", size=size, rate=4 * MIB, at=size - 1, after=200 * KIB)
     file = driver.add(url, lanes=lanes, first_bytes=MIB, **known(size, 256 * KIB))
@@ -157,7 +157,7 @@ def test_a_lane_that_stalls_last_does_not_hold_the_end(driver: Driver, server: M
 
 
 def test_a_lane_that_stalls_alone_does_not_hold_the_end(driver: Driver, server: MisbehavingServer) -> None:
-    # The whole file is one range: no other lane has ever told how fast it could go.
+    # The whole file is one range, so there is no other lane to compare its rate with.
     size = 900 * KIB
     file = driver.add(server.url("/uneven", size=size, at=size - 1, after=500 * KIB), lanes=4)
     driver.end(file, STUCK_S)
@@ -166,7 +166,7 @@ def test_a_lane_that_stalls_alone_does_not_hold_the_end(driver: Driver, server: 
 
 def test_a_hedge_commits_once_and_everything_is_counted(driver: Driver, server: MisbehavingServer) -> None:
     size = 4 * MIB
-    # One block is left to each lane, and one of the two stalls: there is nothing to steal.
+    # Each lane has one block left, and one of the two stalls: there is nothing to steal.
     url = server.url("/uneven", size=size, at=size - 1, after=MIB // 2, rate=8 * MIB)
     file = driver.add(url, lanes=2, first_bytes=MIB, **known(size, MIB))
     driver.end(file, STUCK_S)
@@ -182,8 +182,8 @@ def test_a_hedge_commits_once_and_everything_is_counted(driver: Driver, server: 
 def test_a_hedge_that_does_not_bring_all_harms_nothing(
     driver: Driver, server: MisbehavingServer, other_server: MisbehavingServer, second: str
 ) -> None:
-    # The mirror brings its own block well. Asked for the slow lane's rest it answers late, and so little that the slow
-    # lane has long passed the end of it, or nothing.
+    # The mirror sends its own block well. When asked for the rest of the slow lane's block, it answers late and sends
+    # so little that the slow lane has long passed the end of it, or nothing.
     size = 4 * MIB
     slow = server.url("/uneven", size=size, at=2 * MIB + 1, slow=160 * KIB)
     mirror = other_server.url(f"{second}skip=1", size=size, delay=0.5)
@@ -243,7 +243,7 @@ def test_lanes_stay_few_where_all_share_one_rate(driver: Driver, server: Misbeha
         return "DONE" in driver.names(file)
 
     driver.until(is_done)
-    # One try to grow does not pay. On a busy machine that sends by fits and starts, one may seem to.
+    # Growing does not pay here. On a busy machine that sends in bursts, one attempt may seem to.
     assert most_busy <= 32
     assert server.connections <= 32 + helped(file)
 
@@ -287,7 +287,7 @@ def test_a_window_bounds_what_is_ahead_of_the_frontier(
 def test_a_server_that_answers_late_is_not_asked_for_the_same_bytes_over_and_over(
     driver: Driver, server: MisbehavingServer, delay: float
 ) -> None:
-    """A lane that has no rate yet, because its answer takes what answers take there, is not slow."""
+    """A lane that has no rate yet, because answers from this server take long, does not count as slow."""
     size = 9 * MIB + 5
     file = driver.fill(server.url("/good", size=size, delay=delay), lanes=16, least_bytes=1)
     assert file.tag.octets == content(size)
@@ -314,7 +314,7 @@ def test_all_comes_but_the_block_that_cannot(driver: Driver, server: Misbehaving
         missing = [block for block, state in enumerate(bytes(file.blocks)) if state != 2]
         assert broken in missing
         if released == 0:
-            # What has failed is left to its lane, which is held: the others bring what lies behind it.
+            # A failed range stays with its lane, which is held; the others fetch the bytes behind it.
             assert missing == list(range(missing[0], missing[-1] + 1))
         if missing == [broken]:
             break

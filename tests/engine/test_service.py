@@ -1,5 +1,5 @@
-"""Servers that answer fewer connections than they accept, and servers that refuse to help: what one connection can do,
-eight do not take long for."""
+"""Servers that answer fewer connections than they accept, and servers that refuse more than one: eight connections take
+no longer than one would."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def either_server(request: pytest.FixtureRequest) -> MisbehavingServer:
 
 
 def known(size: int, block_size: int) -> dict[str, Any]:
-    """A file that is known, with nothing of it there, in blocks of that size."""
+    """Options for a known file with nothing of it there, in blocks of this size."""
     return {"size": size, "block_size": block_size, "blocks": bytes(-(-size // block_size)), "least_bytes": 1}
 
 
@@ -71,9 +71,9 @@ def test_under_a_limit_lanes_that_a_server_does_not_answer_do_not_hold_the_end(
 def test_a_file_that_is_nearly_there_is_not_held_by_lanes_that_nobody_answers(
     driver: Driver, server: MisbehavingServer, size: int
 ) -> None:
-    # The one that is answered is done before it is clear that the others will not be.
+    # The connection that is answered is done before it is clear that the others will not be answered.
     server.serves_ever = 1
-    # The read timeout, which would end them too, is longer than any test may take.
+    # The read timeout would end them too, so it is longer than any test may take.
     patient = plain_profile(read_timeout_s=600)
     file = driver.add(server.url("/good", size=size), lanes=8, least_bytes=1, first_bytes=MIB, profile=patient)
     driver.end(file, 100)
@@ -82,7 +82,7 @@ def test_a_file_that_is_nearly_there_is_not_held_by_lanes_that_nobody_answers(
 
 
 def test_what_a_server_serves_is_remembered(driver: Driver, server: MisbehavingServer) -> None:
-    # Long enough to try again and again, had it been forgotten.
+    # Long enough for repeated attempts, if the engine had forgotten about the server.
     server.serves_ever = 1
     size = 32 * MIB
     file = driver.add(server.url("/slow", size=size, rate=RATE), lanes=8)
@@ -104,7 +104,7 @@ def test_a_server_that_serves_more_later_is_given_more_lanes(driver: Driver, ser
 
 
 def test_one_connection_that_is_lost_costs_no_lane(driver: Driver, server: MisbehavingServer) -> None:
-    # A black hole behind a balancer, once: the lane is opened again.
+    # A black hole behind a load balancer, once: the lane is opened again.
     url = server.url("/stall?headers=0&after=0", size=64 * MIB, rate=4 * MIB, skip=2, times=1)
     file = driver.add(url, lanes=4)
     driver.until(lambda: len(server.requests) >= 4)
@@ -170,7 +170,7 @@ def test_small_files_do_not_wait_for_lanes_that_a_server_does_not_answer(
 def test_a_connection_that_is_kept_idle_does_not_keep_another_loops_waiting(
     either_server: MisbehavingServer, tmp_path: Path
 ) -> None:
-    # It serves one connection at a time, and does not close one by itself.
+    # The server serves one connection at a time, and closes none by itself.
     either_server.serves_at_once = 1
     with Driver(tmp_path, loops=2) as driver:
         urls = [either_server.url("/good", size=MIB, seed=number) for number in range(4)]
@@ -185,7 +185,7 @@ def test_a_server_that_is_silent_costs_no_connection_to_another_one(
 ) -> None:
     driver.fill(server.url("/good", size=MIB))
     waiting = driver.add(other_server.url("/stall?headers=0&after=0", size=MIB))
-    time.sleep(3)  # longer than it takes to ask for room
+    time.sleep(3)  # longer than it takes to ask for idle connections to be closed
     driver.fill(server.url("/good", size=MIB))
     assert server.connections == 1
     waiting.remove()
@@ -199,7 +199,7 @@ def test_a_server_that_is_silent_costs_no_connection_to_another_one(
 def test_a_range_that_crawls_gets_help_though_little_is_left(
     driver: Driver, server: MisbehavingServer, rate: int
 ) -> None:
-    # Less than a lane's least is unclaimed, and the lane that would take it is slow.
+    # Less than a lane's minimum is unclaimed, and the lane that would take it is slow.
     url = server.url("/script", size=6 * MIB, steps=f"good|slow:rate={rate}")
     file = driver.add(url, lanes=8)
     driver.end(file)

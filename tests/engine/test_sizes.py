@@ -1,4 +1,4 @@
-"""The numbers that a server states about itself: what no file can have is one clear error, and never an overflow."""
+"""Sizes that a server states: an impossible one is a clear error, and never an overflow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_NUMBERS = ["-1", str(-(1 << 63)), "+5", "0x10", "1e3", "12 13", "5,6", "five"
 
 
 def failure(driver: Driver, file: File) -> Event:
-    """The failure that comes, after which the file is gone; nothing was written."""
+    """Wait for the file's failure and its end, check that nothing was written, and return the failure."""
     driver.until(lambda: {"FAILED", "DONE"} & set(driver.names(file)))
     failed = driver.log[-1]
     assert failed.name == "FAILED"
@@ -42,7 +42,7 @@ def test_a_length_that_no_file_has_or_two_that_differ_are_refused(
 ) -> None:
     file = driver.add(server.url("/stated", size=SIZE, ranges=ranges, length=length))
     failed = failure(driver, file)
-    # What libcurl itself takes offence at depends on its version.
+    # It depends on libcurl's version what libcurl itself rejects.
     assert failed.fault == _engine.FAULTS["SIZE_UNSOUND"] or (failed.fault, failed.code) == (0, 8)
 
 
@@ -65,7 +65,7 @@ def test_a_range_of_a_file_that_cannot_be_is_refused(driver: Driver, server: Mis
 
 
 def test_another_range_is_refused_although_its_body_never_comes(driver: Driver) -> None:
-    """No lost connection, after which the same would be asked for again."""
+    """It must not count as a lost connection, after which the same range would be requested again."""
 
     class Other(Handler):
         def do_GET(self) -> None:
@@ -88,7 +88,7 @@ def test_the_largest_file_that_can_be_is_mapped(driver: Driver, server: Misbehav
 
 def test_the_limits_of_the_engine_are_those_of_a_saved_state() -> None:
     assert (state.LARGEST_FILE_BYTES, state.LARGEST_BLOCK_BYTES) == (_engine.LARGEST_FILE, _engine.LARGEST_BLOCK)
-    # What is begun of a block fits what Python sees of it.
+    # The number of bytes written of a block fits in the type that Python sees.
     assert ctypes.c_uint32(-1).value == _engine.LARGEST_BLOCK - 1
 
 

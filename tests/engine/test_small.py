@@ -1,4 +1,4 @@
-"""Files that are taken for small ones: what the engine does itself, and what it holds for Python to give it a place."""
+"""Small files: what the engine does by itself, and when it holds a transfer until Python gives the file a place."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def begin(driver: Driver, directory: Path) -> Iterator[Begin]:
-    """Begins to fetch (url, name) pairs into ``directory``."""
+    """Starts fetching (url, name) pairs into ``directory``."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
 
     def begin(items: Sequence[tuple[str, str]], **options: Any) -> list[File]:
@@ -46,7 +46,7 @@ def begin(driver: Driver, directory: Path) -> Iterator[Begin]:
 
 
 def outcomes(driver: Driver, files: Sequence[File]) -> list[str]:
-    """What was heard of each at last, when it had come to an end or was held."""
+    """The last event of each file, once all have ended or are held."""
     driver.until(lambda: all(_OUTCOMES.intersection(driver.names(file)) for file in files))
     return [driver.names(file)[-1] for file in files]
 
@@ -415,7 +415,7 @@ def test_files_are_added_together_up_to_one_that_cannot_be(
 def test_small_files_that_come_whole_are_told_of_as_such(
     driver: Driver, begin: Begin, server: MisbehavingServer, directory: Path
 ) -> None:
-    """Where there is a list for them; what is not small, or fails, is an event as ever."""
+    """If there is a list for them. A file that is not small, or fails, still causes an event."""
     paths = {"whole": "/good/whole", "none": "/status/404"}
     files = begin([(server.url(path, size=KIB), name) for name, path in paths.items()])
     whole: list[File] = []

@@ -1,4 +1,4 @@
-"""What a file in the engine is waiting for: it can say so at every moment, and something is due that ends the wait."""
+"""What a file in the engine waits for: it can say so at every moment, and something is scheduled that ends the wait."""
 
 from __future__ import annotations
 

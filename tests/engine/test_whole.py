@@ -1,4 +1,4 @@
-"""Whatever brings the last byte ends the transfer, and the file: nobody waits for HTTP to say so."""
+"""The last byte ends the transfer and the file, without waiting for the end of the HTTP response."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def either_server(request: pytest.FixtureRequest) -> MisbehavingServer:
 
 
 def known(size: int, block_size: int) -> dict[str, Any]:
-    """A file that is known, with nothing of it there, in blocks of that size."""
+    """Options for a known file with nothing of it there, in blocks of this size."""
     return {"size": size, "block_size": block_size, "blocks": bytes(-(-size // block_size)), "least_bytes": 1}
 
 
 def every_other(size: int, block_size: int) -> dict[str, Any]:
-    """A file of which every other block is there, so that each range is one block."""
+    """Options for a file with every other block present, so that each range is one block."""
     return known(size, block_size) | {"blocks": b"\0\2" * (size // block_size // 2)}
 
 
@@ -65,7 +65,7 @@ def test_a_lane_whose_range_is_there_takes_the_next(
 
 
 def test_only_the_first_answer_without_an_end_is_waited_for(driver: Driver, server: MisbehavingServer) -> None:
-    # Had the later ones been waited for, their ends would have come in time to save their connections.
+    # If the engine waited for the ends of the later responses, they would come in time to keep their connections.
     url = server.url("/script", size=4 * MIB, steps="lingers", then="lingers:seconds=0.05")
     file = driver.fill(url, content(4 * MIB), lanes=1, first_bytes=64 * KIB, **every_other(4 * MIB, 64 * KIB))
     assert file.requests == 32
@@ -76,7 +76,7 @@ def test_only_the_first_answer_without_an_end_is_waited_for(driver: Driver, serv
 def test_one_stream_that_is_whole_by_its_size_is_done(
     driver: Driver, either_server: MisbehavingServer, framing: str
 ) -> None:
-    # Its first answer was a range of a few bytes, and the second ends where the file does.
+    # The first answer is a range of a few bytes, and the second ends where the file does.
     size = 2 * MIB
     file = driver.add(either_server.url("/lingers", size=size, framing=framing), lanes=1, first_bytes=1000)
     driver.end(file, SOON_S)
@@ -122,7 +122,7 @@ def test_a_limited_file_is_done_with_its_last_byte(
 
 @pytest.fixture
 def _slow_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``/lingers-slow``: as ``/lingers``, and of the replies that it strikes the first one is slow."""
+    """Adds the route ``/lingers-slow``: like ``/lingers``, but the first reply that the fault strikes is slow."""
     fault = ROUTES["lingers"].fault
 
     def slow_once(ask: Ask, reply: Reply, *, framing: str = "", bytes_per_s: int = 0) -> Reply:
@@ -130,7 +130,7 @@ def _slow_once(monkeypatch: pytest.MonkeyPatch) -> None:
             reply.pace = Pace(bytes_per_s)
         return fault(ask, reply, framing=framing)
 
-    slow_once.__annotations__ |= {"framing": str, "bytes_per_s": int}  # which a route looks at
+    slow_once.__annotations__ |= {"framing": str, "bytes_per_s": int}  # routes read these
     monkeypatch.setitem(ROUTES, "lingers-slow", Route("lingers-slow", slow_once, {}))
 
 
@@ -142,10 +142,10 @@ def test_what_is_taken_over_or_fetched_twice_is_done_with_its_last_byte(
 ) -> None:
     size, slow = 4 * MIB, f"/lingers-slow?framing={framing}&bytes_per_s=200000"
     if how == "steals":
-        # The slow range begins at once and holds half of the file.
+        # The slow range starts at once and covers half of the file.
         url, first_bytes, block_size = server.url(slow, size=size, at=100_000), 2 * MIB, 64 * KIB
     else:
-        # It is the last block.
+        # The slow range is the last block.
         url, first_bytes, block_size = server.url(slow, size=size, at=size - 1), MIB, MIB
     file = driver.add(url, lanes=2, first_bytes=first_bytes, **known(size, block_size))
     driver.end(file, SOON_S)
@@ -170,7 +170,7 @@ def test_small_files_are_done_with_their_last_bytes(
 
 
 def test_a_transfer_that_fails_after_the_last_byte_is_no_failure(driver: Driver, server: MisbehavingServer) -> None:
-    # The read timeout strikes while the end of the answer is still out; the blocks are all there.
+    # The read timeout strikes when all blocks are there but the end of the answer is still missing.
     number = _engine.constants()
     settings = [(number["CURLOPT_SSL_VERIFYPEER"], 0)]
     hasty = _engine.Profile(settings, [], [], read_timeout_s=0.05)
@@ -182,7 +182,7 @@ def test_a_transfer_that_fails_after_the_last_byte_is_no_failure(driver: Driver,
 def test_a_file_that_has_every_byte_is_over_whatever_became_of_its_last_transfer(
     driver: Driver, server: MisbehavingServer
 ) -> None:
-    # /dev/null takes the bytes, and then no length: that fails the transfer, and nothing is left to be fetched.
+    # /dev/null accepts the bytes but cannot be truncated: the transfer fails with nothing left to fetch.
     fd = os.open(os.devnull, os.O_RDWR)
     file = File(fd, server.url("/good", size=100), driver.profile)
     driver.engine.add(file, 0)
@@ -193,7 +193,7 @@ def test_a_file_that_has_every_byte_is_over_whatever_became_of_its_last_transfer
 
 @pytest.mark.parametrize("code", [403, 404, 429, 500, 503])
 def test_an_error_that_takes_long_to_tell_is_heard_soon(driver: Driver, server: MisbehavingServer, code: int) -> None:
-    # Its body comes a byte at a time, which is life enough for any timeout.
+    # The body comes one byte at a time, which is enough to avoid every timeout.
     file = driver.add(server.url("/script", size=MIB, steps=f"status:code={code}+slow:rate=1"))
     driver.until(lambda: "FAILED" in driver.names(file), SOON_S)
     assert driver.log[-1].status == code
@@ -203,7 +203,7 @@ def test_an_error_that_takes_long_to_tell_is_heard_soon(driver: Driver, server: 
 
 
 def test_a_redirect_that_takes_a_while_to_tell_is_followed(driver: Driver, server: MisbehavingServer) -> None:
-    # libcurl says where it leads when all of it is there.
+    # libcurl reports the redirect's target once the whole response is there.
     file = driver.add(server.url("/script", size=MIB, steps="redirect+slow:rate=3"))
     driver.end(file)
     assert file.tag.octets == content(MIB)

@@ -1,4 +1,4 @@
-"""How bytes get into the file: in few calls, at the right places, and never on the word of an announcement alone."""
+"""How bytes get into the file: in few calls, in the right places, and never because of an announcement alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUFFER = 64 << 10
 
 
 def buffered_writes(start: int, end: int) -> int:
-    """The calls for ``[start, end)`` when each ends at a border of the buffer's size in the file."""
+    """The number of calls for ``[start, end)`` if each ends at a multiple of the buffer's size in the file."""
     return (end - 1) // BUFFER - start // BUFFER + 1
 
 
@@ -59,7 +59,7 @@ def test_tls_goes_through_the_buffer(driver: Driver, tls_server: MisbehavingServ
     size = 12 * MIB + 12_345
     file = driver.fill(tls_server.url("/good", size=size), lanes=lanes, least_bytes=1)
     assert file.tag.octets == content(size)
-    # Where a range is cut short the buffer is written early.
+    # If a range is cut short, the buffer is written early.
     odd = file.steals + 2 * file.hedges + file.replacements
     assert buffered_writes(0, size) <= file.writes <= buffered_writes(0, size) + odd
 
@@ -98,7 +98,7 @@ def test_a_limit_makes_pieces_small_and_the_buffer_gathers_them(driver: Driver, 
 
 def test_removing_a_file_writes_what_the_buffer_holds(driver: Driver, tls_server: MisbehavingServer) -> None:
     file = driver.add(tls_server.url("/stall", size=MIB, after=100_000))
-    # What is in the buffer is not yet said to be in the file.
+    # Bytes in the buffer do not yet count as written.
     driver.until(lambda: file.downloaded == BUFFER)
     driver.until(lambda: tls_server.bytes_sent == 100_000)
     while file.downloaded == BUFFER:
@@ -154,7 +154,7 @@ def test_bytes_beyond_the_answers_own_end_never_reach_the_file(
 
 
 def test_bytes_too_many_that_a_limit_holds_back_are_seen(driver: Driver, server: MisbehavingServer) -> None:
-    # When the last byte has come, the limit lets no other pass for a quarter of a second.
+    # After the last byte, the limit lets no other byte pass for a quarter of a second.
     url = server.url("/overflow", size=64 << 10, extra=50_000, framing="chunked")
     file = driver.add(url, allocation="none", limit=64 << 10)
     driver.until(lambda: {"FAILED", "DONE"} & set(driver.names(file)))
@@ -165,7 +165,7 @@ def test_bytes_too_many_that_a_limit_holds_back_are_seen(driver: Driver, server:
 
 
 def test_bytes_beyond_a_range_spare_what_follows_it(driver: Driver, server: MisbehavingServer) -> None:
-    # All but the second of three blocks are there; its answer brings more than its block.
+    # The first and third of three blocks are there; the answer for the second is longer than the block.
     size, octets = 3 * MIB, content(3 * MIB)
     held = octets[:MIB] + bytes(MIB) + octets[2 * MIB :]
     known: dict[str, Any] = {"size": size, "block_size": MIB, "blocks": b"\2\0\2"}

@@ -1,1 +1,1 @@
-"""Every fault of a server, at every place of a download, over every protocol, with all that may go on meanwhile."""
+"""Every server fault, at every place in a download, over every protocol, combined with other things that may happen."""

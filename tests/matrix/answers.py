@@ -1,4 +1,4 @@
-"""What is asked and what is answered, whichever HTTP carries it. Faults change an answer before it is sent."""
+"""Requests and answers, independent of the HTTP version. Faults change an answer before it is sent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Ask:
 
 @dataclass
 class Answer:
-    """What to send. ``headers`` are without those that frame the body."""
+    """An answer to send. ``headers`` does not include those that frame the body."""
 
     status: int = 200
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Answer:
     """Called before anything is sent."""
 
     def header(self, name: str, value: str | None) -> None:
-        """Set a header, or leave it out (None)."""
+        """Set a header, or remove it (None)."""
         self.headers = [(key, old) for key, old in self.headers if key.lower() != name.lower()]
         if value is not None:
             self.headers.append((name, value))

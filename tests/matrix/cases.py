@@ -1,4 +1,4 @@
-"""The cases: every fault, at every place, over every protocol, on one lane and eight, with everything beside it."""
+"""The cases: every fault, at every place, over every protocol, on one lane and on eight, with every complication."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENDLESS = 1 << 30
 
 @dataclass(frozen=True)
 class Case:
-    """One of them; its name is the test's id."""
+    """One case; its name is the test's id."""
 
     fault: Fault
     place: Place
@@ -37,12 +37,12 @@ class Case:
 
     @property
     def times(self) -> int:
-        """How often the fault strikes: settled by the name."""
+        """How often the fault strikes, derived from the name."""
         return 1 if self.fault.once else (1, 3, ENDLESS)[zlib.crc32(self.name.encode()) % 3]
 
 
 def all_cases() -> Iterator[Case]:
-    """In the order of the table. On one lane nobody helps out."""
+    """All cases, in the order of the table. With one lane there are no hedges."""
     for fault, place, protocol, lanes, meanwhile in itertools.product(
         FAULTS.values(), get_args(Place), PROTOCOLS, (1, 8), get_args(Meanwhile)
     ):
@@ -51,7 +51,8 @@ def all_cases() -> Iterator[Case]:
 
 
 def chosen(wanted: str, seed: int) -> list[Case]:
-    """Those whose names match a pattern (``reset*-h2-*``), or so many drawn by the seed, each fault at least once."""
+    """The cases whose names match a pattern (``reset*-h2-*``), or a number of them drawn by the seed that includes each
+    fault at least once."""
     cases = list(all_cases())
     if not wanted.isdecimal():
         return [case for case in cases if fnmatch.fnmatchcase(case.name, wanted)]

@@ -1,6 +1,6 @@
 """The table of faults: what servers do wrong, a few lines each.
 
-Each has a name, by which it is found in a test's id. To add one, add a line; the matrix does the rest.
+Each fault has a name, which appears in the tests' ids. To add a fault, add a line; the matrix does the rest.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _connections() -> Iterator[Fault]:
 
     for how, after in itertools.product(("close", "reset", "stall"), (-1, 0, 1, 70_000, 1_500_000)):
         where = "before the head" if after < 0 else f"after {after}"
-        # A little comes each time, so that no try is in vain.
+        # Some bytes arrive each time, so that every try makes progress.
         yield Fault(f"{how} {where}", stop(how, after), slow=0 < after < 1_000_000)
 
     def drip(answer: Answer, _ask: Ask, _run: Run) -> None:
@@ -225,7 +225,7 @@ def _whole_answers_to_ranges() -> Iterator[Fault]:
         answer.status, answer.body, answer.start = 200, b"<!doctype html><title>Log in</title>" * 100 * copies, 0
         answer.headers = [("Content-Type", "text/html; charset=utf-8")]
         if run.place == "first":
-            run.versions.add(bytes(answer.body))  # nobody could tell
+            run.versions.add(bytes(answer.body))  # no client could tell
 
     yield Fault("200 with a page", page)
 
@@ -472,7 +472,7 @@ def _redirects() -> Iterator[Fault]:
     yield Fault("304 unasked", lambda answer, ask, run: Answer(304))
 
     def expiring(answer: Answer, ask: Ask, run: Run) -> Answer | None:
-        """To a link that is good for one request."""
+        """Redirect to a link that works for one request."""
         if "?link" in ask.path:
             return Answer(403, [], b"expired") if ask.number % 2 else None
         return Answer(302, [("Location", f"{ask.path}?link={ask.number}")])

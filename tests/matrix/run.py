@@ -1,4 +1,4 @@
-"""One download's server: which file it has, which requests are struck by the fault, and how far it may send."""
+"""The server's side of one download: its file, which requests the fault strikes, and how much it may send."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Spoil = Callable[[Answer, Ask, "Run"], Answer | None]
 
 @dataclass(frozen=True)
 class Fault:
-    """What a server does wrong: ``spoil`` changes an answer (or returns another), ``begin`` the server beforehand."""
+    """A server's fault. ``spoil`` changes an answer or returns another; ``begin`` changes the server beforehand."""
 
     name: str
     spoil: Spoil | None = None
@@ -70,7 +70,7 @@ class Node:
 
 @dataclass
 class Run:
-    """What the server knows while one case is run. The test's thread reads it and calls its methods."""
+    """The server's state while one case runs. The test's thread reads it and calls its methods."""
 
     server: Server
     token: str
@@ -102,22 +102,22 @@ class Run:
     # -- for the test ------------------------------------------------------------------------------------------
 
     def arm(self, armed: bool) -> None:
-        """Whether the fault strikes from now on."""
+        """Set whether the fault strikes from now on."""
         self.armed = armed
         if self.fault.hangs:
             fail("getaddrinfo", _FOR_EVER_S, self.times if armed else 0)
 
     def release(self) -> None:
-        """As fast as it goes from now on."""
+        """Send at full speed from now on."""
         self.held_after = None
 
     def next_phase(self) -> None:
-        """What was asked before does not count."""
+        """Stop counting the requests made so far."""
         self.asks = []
         self.sent = 0
 
     def heal(self) -> None:
-        """A good server from now on, of whatever the file is by now."""
+        """Be a good server from now on, for the file as it is now."""
         self.arm(False)
         self.connections_at_most = 0
         self.release()
@@ -126,7 +126,7 @@ class Run:
     # -- for the server ----------------------------------------------------------------------------------------
 
     def ask(self, protocol: Literal["h1", "h2"], method: str, path: str, headers: dict[str, str]) -> Ask:
-        """A request has come."""
+        """Record a request that has arrived."""
         start, end, ranged = 0, self.node.size, False
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("range", ""))
         if match:
@@ -138,7 +138,7 @@ class Run:
         return ask
 
     def answer(self, ask: Ask) -> Answer:
-        """The answer to it, spoiled if it is its turn."""
+        """The answer to a request, spoiled if the fault strikes it."""
         answer = self.good(ask)
         if not self.armed:
             return answer
@@ -150,7 +150,7 @@ class Run:
         return answer
 
     def good(self, ask: Ask, node: Node | None = None) -> Answer:
-        """What a good server answers."""
+        """A good server's answer."""
         node = node or self.node
         self.versions.add(node.octets)
         answer = Answer()
@@ -180,11 +180,11 @@ class Run:
         return answer
 
     def become(self, **changes: object) -> None:
-        """The file, or what is said of it, is another from now on."""
+        """Change the file, or how it is described, from now on."""
         self.node = replace(self.node, **changes)  # type: ignore[arg-type]  # of several types
 
     async def permit(self, size: int) -> None:
-        """Before ``size`` more bytes of a body are sent."""
+        """Wait until ``size`` more bytes of a body may be sent."""
         if self.held_after is not None and self.sent + size > self.held_after:
             await asyncio.sleep(0.02)
         self.sent += size

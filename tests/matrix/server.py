@@ -1,6 +1,6 @@
-"""A server on a thread of its own that sends whatever it is told: HTTP/1.1 and HTTP/2, plain and over TLS.
+"""A server on its own thread that sends whatever it is told: HTTP/1.1 and HTTP/2, plain and over TLS.
 
-It serves one :class:`~matrix.run.Run` at a time. What belongs to another, or comes when a run is over, gets 404.
+It serves one :class:`~matrix.run.Run` at a time. Requests for another run, or after a run is over, get 404.
 """
 
 from __future__ import annotations
@@ -69,16 +69,16 @@ class Server:
         self._loop.close()
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Have it done on the server's thread."""
+        """Run a coroutine on the server's thread and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
     def begin(self, protocol: str, fault: Fault, place: Place, times: int) -> Run:
-        """From now on requests belong to this run."""
+        """Start a run, to which requests belong from now on."""
         self.run = Run(self, f"{next(self._tokens)}", protocol, fault, place, times)
         return self.run
 
     def end(self) -> None:
-        """The run is over: connections are closed, tasks ended."""
+        """End the run: close its connections and end its tasks."""
         if self.run is not None:
             self.run.over.set()
             self.heal()
@@ -86,7 +86,7 @@ class Server:
         self.run = None
 
     def heal(self) -> None:
-        """Certificate and ports are what they were."""
+        """Restore the certificate and the ports."""
         self._foreign = False
         self.do(self._is_restarted())
 
@@ -97,7 +97,7 @@ class Server:
             await self._listen_at(_PROXY)
 
     def url(self, run: Run, protocol: str = "", mirror: bool = False, host: str = "127.0.0.1") -> str:
-        """The run's file, over another protocol than the run's if one is named."""
+        """The URL of the run's file, over the run's protocol unless another one is named."""
         protocol = protocol or run.protocol
         scheme = "http" if protocol == "http" else "https"
         return f"{scheme}://{host}:{self.ports[protocol, mirror]}/{run.token}/file.bin"
@@ -108,7 +108,7 @@ class Server:
     # -- what faults do to all of it; on the server's thread ---------------------------------------------------
 
     def show_foreign_certificate(self) -> None:
-        """One that the client does not trust, to connections that are made from now on; those there are end."""
+        """Show a certificate that the client does not trust to new connections, and end the existing ones."""
         self._foreign = True
         self.abort_all()
 
@@ -117,12 +117,12 @@ class Server:
             _reset(writer)
 
     def end_proxy(self) -> None:
-        """The proxy is gone until :meth:`heal`."""
+        """Shut down the proxy until :meth:`heal`."""
         self._servers[_PROXY].close()
         self.abort_all()
 
     def restart(self, seconds: float) -> None:
-        """All connections are reset, and refused for a while."""
+        """Reset all connections, and refuse new ones for ``seconds``."""
         if self._restarting is None or self._restarting.done():
             self._restarting = asyncio.get_running_loop().create_task(self._restart(seconds))
 
@@ -157,7 +157,7 @@ class Server:
         )
 
     def _reserve(self) -> int:
-        """A port that stays ours while nothing listens on it."""
+        """Reserve a port, which stays ours while nothing listens on it."""
         reserved = socket.socket()
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(("127.0.0.1", 0))
@@ -212,7 +212,7 @@ class Server:
         return accept
 
     async def _turn_away(self, run: Run, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """There are too many."""
+        """Refuse a connection because there are too many."""
         if run.over_limit == "reset":
             _reset(writer)
             raise _Over
@@ -240,7 +240,7 @@ class Server:
     async def _send_body(
         self, answer: Answer, piece: int, counted: bool, send: Callable[[memoryview], Coroutine[Any, Any, None]]
     ) -> None:
-        """The body up to where it stops short."""
+        """Send the body up to the point where it is to stop."""
         octets = memoryview(bytes(answer.body) + answer.tail if answer.tail else answer.body)
         if answer.stop_after is not None:
             octets = octets[: answer.stop_after]
@@ -303,7 +303,7 @@ class Server:
             raise _Over
 
     async def _stop(self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Stop short, which ends the connection."""
+        """Break off the answer, which ends the connection."""
         if answer.stop == "reset":
             _reset(writer)
         elif answer.stop == "stall":
@@ -318,7 +318,7 @@ class Server:
     # -- a proxy -----------------------------------------------------------------------------------------------
 
     async def _serve_proxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _mirror: bool) -> None:
-        """Tunnels, and requests with a whole URL, to this server's own ports."""
+        """Serve tunnels and requests with an absolute URL, to this server's own ports."""
         head = await reader.readuntil(b"\r\n\r\n")
         method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
         onto = target if method == "CONNECT" else target.partition("://")[2].partition("/")[0]
@@ -472,7 +472,7 @@ def _context(certificates: Certificates) -> ssl.SSLContext:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """A connection that is reset, not closed."""
+    """Reset the connection instead of closing it."""
     found = writer.get_extra_info("socket")
     if found is not None:
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""Whatever a server does wrong: the right bytes, or a clear error that keeps the work, and an end within a bound.
+"""Whatever a server does wrong, a download ends in bounded time, with the right bytes or a clear error that keeps them.
 
-``make test`` runs a sample, drawn by a fixed seed, that has every fault; ``make torture`` runs all. In the environment
-``RANGEFETCH_MATRIX`` is how many are drawn, or a pattern that their names match; ``RANGEFETCH_SEED`` is the seed.
+``make test`` runs a sample with every fault, drawn by a fixed seed; ``make torture`` runs all cases. The environment
+variable ``RANGEFETCH_MATRIX`` is how many are drawn, or a pattern for their names; ``RANGEFETCH_SEED`` is the seed.
 """
 
 from __future__ import annotations

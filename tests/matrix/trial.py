@@ -1,4 +1,4 @@
-"""A case at work: a download of a server that has its fault, and afterwards one of a good server."""
+"""Running a case: a download from a server with the fault, and afterwards one from a good server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ HELD = 2 * BLOCK + 500_000
 
 
 def undergo(server: Server, case: Case, target: Path) -> None:
-    """The right bytes, or a clear error that keeps the work; ``AssertionError`` if not."""
+    """Check that the case ends with the right bytes, or with a clear error that keeps what was fetched. Raises
+    ``AssertionError`` if not."""
     run = server.begin(case.protocol, case.fault, case.place, case.times)
     try:
         _Download(server, run, case, target).go()
@@ -39,7 +40,7 @@ def undergo(server: Server, case: Case, target: Path) -> None:
 
 
 class _Download:
-    """A case at work."""
+    """The downloads of one case."""
 
     def __init__(self, server: Server, run: Run, case: Case, target: Path) -> None:
         self.run, self.case, self.target = run, case, target
@@ -80,7 +81,7 @@ class _Download:
         self._is_finished_by_a_good_server(before if error is not None else 0)
 
     def _begin_well(self) -> None:
-        """A part of it is there, from when the server was good."""
+        """Fetch a part of the file while the server is still good."""
         self.run.arm(False)
         self.run.held_after = FIRST_RANGE + BLOCK
         with DownloadManager("native", retry_policy=POLICY) as manager:
@@ -92,7 +93,7 @@ class _Download:
         self.run.arm(True)
 
     def _fetch(self) -> tuple[DownloadError | None, int]:
-        """Under the fault: what ended it, if anything did, and how much was there by then."""
+        """Fetch under the fault. Returns the error that ended the download, if any, and how much was there by then."""
         if self.case.meanwhile in ("limit", "pause", "cancel"):
             self.run.held_after = HELD
         with DownloadManager("native", retry_policy=POLICY) as manager:
@@ -144,7 +145,7 @@ class _Download:
         assert "internal error" not in line
 
     def _is_finished_by_a_good_server(self, before: int) -> None:
-        """And what was there counts, unless the file has become another."""
+        """Check that a good server completes the file, and that what was there is kept unless the file has changed."""
         kept = saved_bytes(self.target)
         self.run.heal()
         self.run.next_phase()
@@ -153,7 +154,7 @@ class _Download:
             result = manager.wait(manager.download(self.url, options), timeout=BOUND_S)
         self._is_right()
         if len(self.run.versions) == 1 and not self.case.fault.starts_over:
-            # What a lane has in its buffer, or of a block that somebody else was fetching too, may come again.
+            # Bytes in a lane's buffer, or of a block that another lane was fetching too, may be fetched again.
             assert kept >= before - self.case.lanes * (BLOCK + 65_536)
             assert result.resumed >= kept or result.already_complete
 

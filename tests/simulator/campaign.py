@@ -1,10 +1,10 @@
-"""Many runs: a process that runs schedules is watched here, what it finds is made small, and the counts are kept.
+"""Many runs: starts and watches a process that runs schedules, minimises its findings, and keeps the counts.
 
     python -m simulator.campaign SEEDS FIRST_SEED
 
-``SIMULATED_ENGINE`` names another build of the engine, as one with ``-DRF_CHECKS``, which looks after its own
-invariants in every round. What is found is written to ``build/simulator`` as a schedule that ``tests/simulator/found``
-may keep.
+``SIMULATED_ENGINE`` names another build of the engine, such as one with ``-DRF_CHECKS``, which checks its own
+invariants in every round. Findings are written to ``build/simulator`` as schedules, which can be kept in
+``tests/simulator/found``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Finding = dict[str, Any]
 
 
 def build(directory: Path) -> Path:
-    """The library that is both libcurl and the system to the engine."""
+    """Build the library that replaces both libcurl and the system for the engine."""
     first, *others = SOURCES
     return compile_library(first, directory / "simulated.so", "-O2", *others, "-ldl", "-lpthread")
 
@@ -45,7 +45,7 @@ class Process:
     """A process that runs schedules; a context manager."""
 
     def __init__(self, library: Path, **environment: str) -> None:
-        # Before a sanitizer's library: what that passes on would no longer come from the engine.
+        # Before a sanitizer's library, or the calls would seem to come from the sanitizer and not from the engine.
         preload = f"{library} {os.environ.get('LD_PRELOAD', '')}".strip()
         sanitizer = f"{os.environ.get('ASAN_OPTIONS', '')}:verify_asan_link_order=0".lstrip(":")
         self._trail = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
@@ -83,7 +83,7 @@ class Process:
             self._process.stdin.flush()
 
     def answer(self) -> dict[str, Any] | None:
-        """Its next line; None: it has died, or was killed since it was at one schedule for too long."""
+        """The process's next line; None if it died, or was killed because one schedule took too long."""
         assert self._process.stdout is not None
         over = threading.Event()
         watchdog = threading.Thread(target=self._watch, args=(over,), daemon=True)
@@ -96,7 +96,7 @@ class Process:
         return json.loads(line) if line else None
 
     def _watch(self, over: threading.Event) -> None:
-        """Kill it once its trail, in which it names each schedule that it begins, has not grown for too long."""
+        """Kill the process if its trail, which names each schedule that it starts, has not grown for too long."""
         begun = -1
         while begun != (begun := os.fstat(self._trail.fileno()).st_size):
             if over.wait(_LONGEST_S):
@@ -104,18 +104,18 @@ class Process:
         self._process.kill()
 
     def last_words(self) -> str:
-        """What it said of itself before it died."""
+        """The process's last output before it died."""
         self._process.wait(20)
         self._trail.seek(0)
         return self._trail.read().decode(errors="replace")[-3000:]
 
     def status(self) -> int:
-        """How it ended."""
+        """The process's exit status."""
         return self._process.wait(20)
 
 
 def _how_it_died(process: Process) -> tuple[int | None, str]:
-    """The seed at which it did, and why."""
+    """The seed at which the process died, and why."""
     words = process.last_words()
     lines = words.splitlines()
     seeds = [int(line) for line in lines if line.isdigit()]
@@ -124,7 +124,7 @@ def _how_it_died(process: Process) -> tuple[int | None, str]:
 
 
 def explore(library: Path, first: int, count: int, **environment: str) -> Iterator[dict[str, Any]]:
-    """Run seeds: findings, which have ``broken``, and the counts of each piece, which have ``count``."""
+    """Run seeds. Yields findings, which have the key ``broken``, and counts for each piece, which have ``count``."""
     end = first + count
     while first < end:
         with Process(library, **environment) as process:
@@ -146,7 +146,7 @@ def explore(library: Path, first: int, count: int, **environment: str) -> Iterat
 
 
 def run_one(library: Path, schedule: dict[str, Any], **environment: str) -> Finding:
-    """One schedule, in a process of its own."""
+    """Run one schedule in a separate process."""
     with Process(library, **environment) as process:
         process.ask(schedule)
         answer = process.answer()
@@ -157,7 +157,7 @@ def run_one(library: Path, schedule: dict[str, Any], **environment: str) -> Find
 
 
 def kind_of(broken: str) -> str:
-    """What was broken, whatever the numbers."""
+    """The message of what was broken, without its numbers."""
     return re.sub(r"file\d+|\d+", "#", broken)[:60]
 
 
@@ -213,7 +213,7 @@ _PLAIN = {
 
 
 def _smaller(schedule: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Schedules with one thing less, the greatest steps first."""
+    """Schedules with one thing removed, the largest steps first."""
 
     def without(key: str, start: int, end: int) -> dict[str, Any]:
         return {**schedule, key: schedule[key][:start] + schedule[key][end:]}
@@ -241,7 +241,7 @@ def _smaller(schedule: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     yield replaced(key, i, {**one, name: value})
     for i, fault in enumerate(schedule["faults"]):
         for at, value in ((4, fault[4] // 2), (5, 0), (3, 1), (2, 0)):
-            # An errno, or a status, stays what it is.
+            # An errno or a status keeps its value.
             if fault[at] != value and (at != 4 or (FAULTS[fault[0]] < 80 and fault[0] != "status")):
                 yield replaced("faults", i, [*fault[:at], value, *fault[at + 1 :]])
     for i, sizes in enumerate(schedule["resources"]):
@@ -250,7 +250,7 @@ def _smaller(schedule: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _without_file(schedule: dict[str, Any], number: int) -> dict[str, Any]:
-    """A file less, with all that is asked of it."""
+    """The schedule without this file and everything that refers to it."""
     return {
         **schedule,
         "files": schedule["files"][:number] + schedule["files"][number + 1 :],
@@ -263,7 +263,7 @@ def _without_file(schedule: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def shrink(schedule: dict[str, Any], runs: Callable[[dict[str, Any]], Finding], most_runs: int = 600) -> dict[str, Any]:
-    """The smallest schedule found that breaks the same."""
+    """The smallest schedule found that breaks in the same way."""
     wanted = kind_of(runs(schedule)["broken"])
     tried = 0
     again = True

@@ -1,4 +1,4 @@
-"""What must hold of each file in a simulated run, whatever happens to it."""
+"""Invariants that every file in a simulated run must satisfy, whatever happens to it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from simulator.world import Simulated
 __all__ = ["DONE", "Broken", "Download", "Promises"]
 
 DONE = 2
-"""The mark of a block that is there."""
+"""The mark of a complete block."""
 
 
 class Broken(Exception):
-    """Something that must always hold does not."""
+    """An invariant does not hold."""
 
 
 class Download:
-    """One file of the schedule, and the engine's one or more of it, one after the other."""
+    """One file of the schedule. The engine may have several ``File`` objects for it, one after the other."""
 
     def __init__(self, number: int, spec: dict[str, Any]) -> None:
         self.number = number
@@ -54,19 +54,19 @@ class Download:
 
 
 class Promises:
-    """They are looked after in one run."""
+    """Checks the invariants during one run."""
 
     def __init__(self, simulated: Simulated, schedule: dict[str, Any]) -> None:
         self._simulated = simulated
         self._schedule = schedule
 
     def _versions(self, download: Download) -> list[int]:
-        """Those that the resource may have had."""
+        """The versions that the resource may have had."""
         resource = download.spec["resource"]
         return sorted({0, *(version for _, of, version in self._schedule["changes"] if of == resource)})
 
     def check_marks(self, download: Download) -> None:
-        """What the map says is there is there, of one version."""
+        """Check that the bytes that the map marks as written are in the file, and all from one version."""
         file = download.file
         assert file is not None
         spans = []
@@ -118,11 +118,11 @@ class Promises:
             raise Broken(f"{download.name}: it is done with {file.downloaded} of {file.size} bytes")
 
     def check_bounds(self, download: Download, file: File) -> None:
-        """Not much more is asked for than there is."""
+        """Check that not much more is requested than there is."""
         sizes = max(self._schedule["resources"][download.spec["resource"]])
         failures = download.failures_in_all + download.restarts + 1
         most = (sizes + (1 << 18)) * (3 + failures) + file.hedges * (4 << 20) + file.replacements * (1 << 20)
-        # Pages of errors and redirects are read, up to a bound of each.
+        # The pages of errors and redirects are read too, up to a limit for each.
         if file.received_bytes > most + file.requests * (64 << 10):
             raise Broken(f"{download.name}: {file.received_bytes} bytes came for {sizes}")
         # Of a window a range is a quarter, and a server may answer each with a part of it.
@@ -131,7 +131,7 @@ class Promises:
             raise Broken(f"{download.name}: {file.requests} requests")
 
     def count_transfers(self, downloads: Sequence[Download]) -> None:
-        """A file has no more than there may be, however many loops carry it."""
+        """Check that a file has no more transfers than its lanes, however many loops it is on."""
         if any(name == "lanes" for _, name, _, _ in self._schedule["operations"]):
             return
         for download in downloads:

@@ -1,7 +1,7 @@
-"""Run schedules: a process of its own, with the simulated libcurl and system preloaded.
+"""Run schedules in a separate process, with the simulated libcurl and system preloaded.
 
-Each line of stdin is JSON: a schedule, ``{"seed": ...}`` or ``{"first": ..., "count": ...}``. What came of it goes to
-stdout, as lines of JSON, too.
+Each line of stdin is JSON: a schedule, ``{"seed": ...}`` or ``{"first": ..., "count": ...}``. Results are written to
+stdout, also as lines of JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REAL_SECONDS = 200
 
 
 def _use_other_engine() -> None:
-    """An engine that was built with other flags, where the environment names one."""
+    """Use an engine built with other flags, if the environment names one."""
     path = os.environ.get("SIMULATED_ENGINE")
     if not path:
         return
@@ -49,7 +49,7 @@ from simulator.world import ACT, EPOCH_US, Simulated  # noqa: E402 - on the engi
 
 
 def run(simulated: Simulated, schedule: dict[str, Any]) -> dict[str, Any]:
-    """One run: how its files ended, what it took, and what was broken, if anything was."""
+    """Run one schedule. Returns how its files ended, what it took, and which invariant was broken, if any."""
     simulated.fill(schedule)
     user = User(simulated, schedule)
     act = ACT(user.act)
@@ -101,7 +101,7 @@ def _say(what: dict[str, Any]) -> None:
 
 
 def _series(simulated: Simulated, first: int, count: int) -> None:
-    """Many seeds: a line for each that broke something, and one for all."""
+    """Run many seeds: prints a line for each that broke an invariant, and one summary."""
     began = time.monotonic()
     counts: dict[str, int] = {}
     fired: dict[str, int] = {}
@@ -145,7 +145,7 @@ def _series(simulated: Simulated, first: int, count: int) -> None:
 
 
 def main() -> None:
-    """Until stdin is closed."""
+    """Run until stdin is closed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     libcurl.load()
     simulated = Simulated()

@@ -1,7 +1,7 @@
-"""Schedules: all that a simulated run is made of, drawn from a seed.
+"""Schedules: everything that determines a simulated run, drawn from a seed.
 
-A schedule is plain data: what the servers are like, which request or call meets which fault, what the files are, and
-what is asked of the engine when. A run follows from it alone, so it can be kept, and made smaller.
+A schedule is plain data: the servers' properties, which request or call meets which fault, the files, and when the
+engine is asked to do something. It determines the run completely, so it can be kept and minimised.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FOR_EVER = -1
 
 
 def draw(seed: int) -> dict[str, Any]:
-    """The schedule of a seed."""
+    """The schedule for a seed."""
     rng = random.Random(seed)
     servers = [_server(rng) for _ in range(rng.choice((1, 1, 1, 2, 2, 3)))]
     changes = rng.random() < 0.15
@@ -78,9 +78,9 @@ def draw(seed: int) -> dict[str, Any]:
 def _spread(
     rng: random.Random, servers: list[dict[str, int]], resources: list[list[int]], files: list[dict[str, Any]]
 ) -> int:
-    """How many loops there are, and on how many of them each file is to be. Where some are to be on several, most are
-    so large, and their servers so slow, that there is time for it."""
-    loops = rng.choice((*(1,) * 42, 2, 2, 3))  # several take ten times as long
+    """Choose how many loops there are, and on how many of them each file runs. If some files use several loops, most
+    are large enough, and their servers slow enough, that there is time for it."""
+    loops = rng.choice((*(1,) * 42, 2, 2, 3))  # runs with several loops take ten times as long
     for file in files:
         file["loops"] = rng.choice((0, 2, 3))
         file["lease_bytes"] = rng.choice((1, 4096, 65_536, 1 << 20))
@@ -98,7 +98,7 @@ def _spread(
         file.update(loops=rng.choice((0, 2, 2, 3)), lanes=rng.choice((2, 4, 8, 16)))
         file["least_bytes"] = min(file["least_bytes"], 65_536)
         if not file["saved"] and rng.random() < 0.7:
-            # Blocks of less than a MiB has only what an earlier run has begun.
+            # Only files started by an earlier run have blocks smaller than a MiB.
             file["saved"] = rng.randrange(1, 1 << 30)
         if file["saved"]:
             file["block_size"] = max(rng.choice((512, 4096, 65_536)), sizes[0] // 500)

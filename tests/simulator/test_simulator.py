@@ -30,7 +30,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def process(library: Path) -> Iterator[Process]:
-    """One that runs schedules."""
+    """A process that runs schedules."""
     with Process(library) as running:
         yield running
 
@@ -89,8 +89,9 @@ def test_what_was_found_once_holds_now(process: Process, path: Path) -> None:
 
 @pytest.mark.parametrize("path", _GUARDS, ids=[path.stem for path in _GUARDS])
 def test_each_guard_does_what_it_is_for(process: Process, path: Path) -> None:
-    """Random schedules end well without it, too, or meet it once in many thousands. Each has its ``why``, and what it
-    comes to: results, and bounds of requests and of simulated seconds that tell how it went."""
+    """Random schedules also end well without these guards, or need one once in many thousands of runs. Each schedule
+    has a ``why`` and an expected outcome: results, and bounds on requests and simulated seconds that show what
+    happened."""
     schedule = json.loads(path.read_text())
     wanted = schedule["comes_to"]
     answer = _run(process, schedule)
@@ -104,7 +105,7 @@ def test_each_guard_does_what_it_is_for(process: Process, path: Path) -> None:
 
 
 def _with_other_bytes() -> dict[str, Any]:
-    """The first schedule with two files and something asked of it, on whose answers nobody could rely."""
+    """The first schedule with two files and operations, changed so that the servers' bytes cannot be relied on."""
     schedule = next(
         schedule
         for schedule in map(draw, range(1, 1000))

@@ -1,8 +1,8 @@
-"""Whoever uses the engine in a simulated run: adds files, asks things of them, and decides what follows from failures.
+"""The engine's user in a simulated run: adds files, performs operations on them, and decides what to do after failures.
 
-What a failure is, the table says that ships (``transfer.retry``); what is done about it is what ``native.recovery``
-does, in short. It is called in the loop's thread, while the simulated clock stands still, and looks after all that must
-hold: see ``Broken``.
+Failures are classified with the package's own table (``transfer.retry``) and handled in a short version of
+``native.recovery``. This code runs in the loop's thread while the simulated clock stands still, and checks all
+invariants: see ``Broken``.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class User:
         heapq.heappush(self._due, (self._now_us + int(seconds * 1_000_000), self._order, what))
 
     def act(self, now_us: int) -> int:
-        """Do all that is due, and say when something is again. -1: the run is over."""
+        """Do everything that is due. Returns when something is due next, or -1 if the run is over."""
         try:
             self._now_us = now_us
             engine = self.engine
@@ -98,11 +98,11 @@ class User:
             return -1
 
     def _close(self) -> None:
-        """The engine is about to end, whatever its loops are at."""
+        """End the run, whatever the loops are doing."""
         self.closes = True
 
     def closed(self) -> None:
-        """It has ended, and what its files say of themselves is what Python would save. ``Broken``: they are wrong."""
+        """Check the files after the engine has ended: their maps are what Python would save. Raises ``Broken``."""
         for download in self.downloads:
             if download.file is not None and not download.result:
                 self.guests += download.file.guests
@@ -128,7 +128,7 @@ class User:
         return fd
 
     def _add(self, download: Download) -> None:
-        """Give it to the engine, for the first time or again."""
+        """Give the download to the engine, for the first time or again."""
         spec = download.spec
         if download.result or download.file is not None:
             return
@@ -172,7 +172,7 @@ class User:
         )
         file.uncached = download.number % 2 == 1
         if download.small:
-            # Its name is its own; what is placed has another.
+            # A small file is created under its own name; a placed file has another one.
             file.be_small(DIRECTORY, download.name, named_by_url=False)
         if spec["reads"]:
             file.read_to(0, 1)
@@ -187,7 +187,7 @@ class User:
         self._say("add", download.name, "saved" if saved else "", "small" if download.small else "")
 
     def _earlier_run(self, download: Download) -> dict[str, Any] | None:
-        """What a run before this one is said to have fetched, of the first version."""
+        """The state of an earlier run that has fetched parts of the first version."""
         spec = download.spec
         resource = spec["resource"]
         size = self.schedule["resources"][resource][0]
@@ -235,7 +235,7 @@ class User:
         download.file.remove()
 
     def _read(self, download: Download, file: File) -> None:
-        """A reader comes nearer, or waits."""
+        """Advance the reader, or let it wait."""
         if download.file is not file or download.result:
             return
         there = file.contiguous
@@ -244,7 +244,7 @@ class User:
         self._later(0.05 + self._rng.random() / 5, lambda: self._read(download, file))
 
     def _look(self) -> None:
-        """Nobody is idle while there is something to do."""
+        """Check that no file is idle while there is something to do."""
         for download in self.downloads:
             file = download.file
             if file is None or download.result or download.leaving:
@@ -259,7 +259,7 @@ class User:
     # -- events -----------------------------------------------------------------------------------------------------
 
     def _hear(self, event: EngineEvent) -> None:
-        """Python may be busy elsewhere: until it decides, the engine is on its own."""
+        """Handle an event, perhaps later: Python may be busy, and until it decides the engine goes on by itself."""
         decides_ms = self.schedule.get("decides_ms", 0)
         if decides_ms:
             self._later(decides_ms / 1000, lambda: self._heed(event))
@@ -296,7 +296,7 @@ class User:
             self._failed(download, event)
 
     def _place(self, download: Download) -> None:
-        """What was taken for a small file gets a place."""
+        """Give a place to a download that was taken for a small file."""
         if download.small and download.file is not None:
             download.small = False
             download.fd = self._new_fd(download)

@@ -1,7 +1,6 @@
-"""The simulated world as Python sees it: its structs, and the library that is both the engine's libcurl and its system.
+"""The simulated world as Python sees it: its structs, and the library that serves the engine as libcurl and as system.
 
-The library has to be in the process before Python is, so a world is only to be had in a process that ``simulator.run``
-has started.
+The library must be loaded before Python, so a world exists only in a process that runs ``simulator.run``.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ FAULTS = {
     "truncated": 50,  # a: after so many bytes
     "reset within": 51,  # a: after so many bytes
     "stalls": 52,  # a: after so many bytes, b: microseconds; 0: for ever
-    "drips": 53,  # a: bytes a second
+    "drips": 53,  # a: bytes per second
     "slow": 54,  # a: how many times slower
     "chunked": 55,
     "chunks end early": 56,  # a: after so many bytes
@@ -63,7 +62,7 @@ FAULTS = {
     "no length": 60,
     "closes after": 61,
     "connection dies": 62,  # a: after so many bytes
-    "other bytes": 63,  # which no client could notice: for tests of the simulator itself
+    "other bytes": 63,  # undetectable by any client; for tests of the simulator itself
     # The system.
     "no space": 80,  # a: the errno
     "short write": 81,
@@ -151,7 +150,7 @@ class Simulated:
         function.argtypes = arguments
 
     def fill(self, schedule: dict[str, Any]) -> None:
-        """Make the world what the schedule says."""
+        """Set up the world as the schedule describes it."""
         world = self.world
         for name in ("seed", "old_curl", "pauses_at_once", "late_us", "cpu_percent"):
             setattr(world, name, schedule[name])

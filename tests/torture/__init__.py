@@ -1,1 +1,1 @@
-"""What is tried at random or at every point: system calls that fail, kills, operations at any moment."""
+"""Tests at random or at every point: failing system calls, kills, operations at any moment."""

@@ -1,4 +1,4 @@
-"""Fixtures of what is tried."""
+"""Fixtures of the torture tests."""
 
 import sys
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ __all__ = ["matrix_server"]
 
 @pytest.fixture(scope="session")
 def trying(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library by which system calls fail."""
+    """The preloaded library that makes system calls fail."""
     if sys.platform != "linux":
         pytest.skip("needs Linux")
     return build(tmp_path_factory.mktemp("trying"))
@@ -22,6 +22,6 @@ def trying(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def zygote(trying: Path) -> Iterator[Zygote]:
-    """One for the module."""
+    """A zygote for the module."""
     with Zygote(trying) as running:
         yield running

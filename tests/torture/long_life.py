@@ -1,8 +1,8 @@
-"""Round after round of transfers in a process of its own, for ``test_soak``: what it holds after each goes to stdout.
+"""Rounds of transfers in a separate process, for ``test_soak``: prints the resources that it holds after each round.
 
     python -m torture.long_life ROUNDS DIRECTORY URL [CA]
 
-A round has ``BATCH`` small files and two larger ones. Only what the process has itself counts: the server is elsewhere.
+A round has ``BATCH`` small files and two larger ones. The server runs in another process, so that it does not count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TRANSFERS = BATCH + 2
 
 
 class Held(NamedTuple):
-    """What the process has at a moment."""
+    """The resources that the process holds at one moment."""
 
     resident_kib: int
     used_kib: int
@@ -49,7 +49,7 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def held() -> Held:
-    """mallinfo2(3) has been in glibc since 2.33; elsewhere ``used_kib`` is 0."""
+    """The resources held now. mallinfo2(3) needs glibc 2.33; without it ``used_kib`` is 0."""
     gc.collect()
     process = psutil.Process()
     used_bytes = 0
@@ -66,7 +66,7 @@ def held() -> Held:
 
 def main(rounds: int, directory: Path, url: str, ca: str) -> None:
     options: dict[str, Any] = {"ca_file": ca} if ca else {}
-    # It remembers what has ended: some 20 KiB of each, a thousand of them as a rule.
+    # A manager remembers ended downloads, by default a thousand, at some 20 KiB each.
     with DownloadManager(max_download_results=20) as manager:
         for _ in range(rounds):
             place = directory / "round"

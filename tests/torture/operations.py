@@ -1,4 +1,4 @@
-"""A download of which anything is asked, in an order that a seed decides: in the test's process, or in one to kill."""
+"""A download with operations in an order decided by a seed, in the test's process or in one that is to be killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OVER = (DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED)
 
 
 def chosen_options(source: random.Random) -> dict[str, Any]:
-    """The options of one life."""
+    """Options for one life of the download."""
     return {
         "split": source.choice([1, 2, 8, 16]),
         "min_split_size": source.choice(["1", "1M"]),
@@ -38,7 +38,7 @@ class Operations:
         self.start()
 
     def start(self) -> None:
-        """A manager, and the download."""
+        """Start a manager and the download."""
         self.manager = DownloadManager("native", retry_policy=POLICY)
         self.begin()
 
@@ -52,7 +52,7 @@ class Operations:
         return self.manager.get_download_progress(self.gid).status
 
     def act(self) -> None:
-        """Do one of them, and wait a little."""
+        """Do one random operation, and wait a little."""
         self.source.choice(self.steps)(self)
         time.sleep(self.source.choice([0, 0, 0.001, 0.01, 0.05]))
 
@@ -82,13 +82,13 @@ class Operations:
             assert self.status() in OVER
 
     def _cancel(self) -> None:
-        """And begin anew."""
+        """Cancel, and start again."""
         if self.source.random() < 0.3:
             self.manager.cancel(self.gid, remove_files=self.source.random() < 0.3)
             self.begin()
 
     def _stop_and_start(self) -> None:
-        """And begin anew with another manager."""
+        """Stop the manager, and start again with another one."""
         if self.source.random() < 0.5:
             self.stop()
             self.start()

@@ -1,9 +1,8 @@
-"""A run that is killed again and again, at any moment, loses no item and fetches none twice that was complete.
+"""A run that is killed repeatedly, at any moment, loses no item and fetches no complete item again.
 
-By the server's own count: of a file that had its final name when the process was killed, no later process asks for
-anything, whether the ledger had its row by then or not. ``make test`` tries some moments, ``make torture``
-(``RANGEFETCH_TORTURE=1``) fifty, drawn by ``RANGEFETCH_SEED``; what is drawn does not depend on how quick the machine
-is.
+The server counts the requests: if a file had its final name when the process was killed, no later process requests any
+of it, whether or not the ledger had its row by then. ``make test`` tries some moments, ``make torture``
+(``RANGEFETCH_TORTURE=1``) fifty, drawn by ``RANGEFETCH_SEED`` independently of the machine's speed.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ IN_VAIN = 4 * MIB
 
 @dataclass(frozen=True)
 class File:
-    """One line of the list, and where its file is to be."""
+    """One line of the list, and where its file belongs."""
 
     url: str
     line: str
@@ -46,14 +45,14 @@ class File:
 
 
 def file_of(server: MisbehavingServer, number: int, life: int) -> File:
-    """Most are small; some are large, some are named by the server, some have directories and digests."""
+    """A file of the list. Most are small; some are large, named by the server, or have directories and digests."""
     seed = 1000 * life + number
     size = LARGE if number % 40 == 7 else SMALL
     octets = content(size, seed % 7)
     route, path = ("good", f"{number}.bin")
     more: dict[str, str] = {}
     if number % 10 == 3:
-        # Whatever its URL ends in, the server says what it is called.
+        # The server gives the name, whatever the URL ends in.
         path = f"named-{number}.bin"
         more = {"value": f'attachment; filename="{path}"'}
         route = "disposition"
@@ -68,7 +67,7 @@ def file_of(server: MisbehavingServer, number: int, life: int) -> File:
 
 
 class Killed:
-    """A list, and the run over it that is killed."""
+    """A list, and the run over it that gets killed."""
 
     words: tuple[str, ...] = ("-i", "list", "-d", "out", "--run", "run.db")
 
@@ -80,20 +79,20 @@ class Killed:
         self.out = place / "out"
 
     def complete(self) -> dict[str, File]:
-        """What has its final name, by the server's word for it."""
+        """The files that have their final names, by their names on the server."""
         return {self.asks(each): each for each in self.files if (self.out / each.path).exists()}
 
     def asks(self, file: File) -> str:
-        """What the server is asked for."""
+        """The name under which the server sees requests for the file."""
         return file.url.partition(f":{self.server.port}")[2]
 
     def is_complete(self) -> bool:
         return len(self.complete()) == COUNT
 
     def kill(self, rng: random.Random) -> bool:
-        """One life of it, to a moment that is drawn; whether it was killed, since it had not ended by itself.
+        """Run the process up to a random moment. Returns whether it was killed before it ended by itself.
 
-        What was complete before is not asked for, and of the others little comes twice.
+        Checks that files which were complete before are not requested, and that little of the others is sent twice.
         """
         had = self.complete()
         asked = len(self.server.requests)
@@ -114,7 +113,7 @@ class Killed:
         return process.returncode < 0
 
     def _moment(self, rng: random.Random) -> Callable[[float], bool]:
-        """When to kill: some time after the start, after a request, or after a file got its name."""
+        """Choose when to kill: some time after the start, after a request, or after a file got its name."""
         kind = rng.choice(["time", "request", "file"])
         if kind == "time":
             after_s = rng.uniform(0, 1.5)
@@ -127,7 +126,7 @@ class Killed:
         return lambda _: len(self.complete()) >= files
 
     def ends(self) -> None:
-        """Let alone it ends, asks for no more than is missing, and its ledger has each item once."""
+        """Check that the run ends if not killed, requests only what is missing, and lists each item once."""
         had = self.complete()
         asked = len(self.server.requests)
         said = run(self.place, *self.words)
@@ -143,7 +142,7 @@ class Killed:
         assert {row.state for row in rows} == {"complete"}
 
     def has_all(self) -> None:
-        """Each file is there once, whole, and nothing else."""
+        """Check that each file is there once and complete, and that there is nothing else."""
         for each in self.files:
             assert (self.out / each.path).read_bytes() == each.octets, each
         there = sorted(str(path.relative_to(self.out)) for path in self.out.rglob("*") if path.is_file())
@@ -151,7 +150,7 @@ class Killed:
 
 
 class KilledIntoShards(Killed):
-    """The same into tar files: complete is what is whole and not in a shard yet, and what is in one by the ledger."""
+    """The same into tar files. Complete are whole files not yet in a shard, and those that the ledger has in one."""
 
     words = (*Killed.words, "--into-tar", "shard-{:02d}.tar", "--tar-count", "37", "--tar-json")
 
@@ -202,7 +201,7 @@ def test_no_item_is_lost_and_none_that_was_complete_is_fetched_twice(
         for each in running.files:
             octets = sent[running.asks(each)]
             if len(each.octets) == SMALL:
-                # It was under way at most once in each life.
+                # It was being fetched at most once in each life of the process.
                 assert octets <= SMALL * (kills + 1)
             else:
                 assert octets <= LARGE + IN_VAIN * kills

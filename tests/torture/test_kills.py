@@ -1,4 +1,4 @@
-"""A process that is killed, at any point, leaves no wrong file, and the next one fetches only what was not saved.
+"""A process killed at any point leaves no wrong file, and the next one fetches only what was not saved.
 
 ``make test`` tries some points and moments, ``make torture`` (``RANGEFETCH_TORTURE=1``) every point and 200 moments.
 """
@@ -62,7 +62,7 @@ def test_killed_at_any_moment_and_again_and_again(zygote: Zygote, server: Misbeh
 
 
 def _is_finished(zygote: Zygote, server: MisbehavingServer, url: str, directory: Path) -> None:
-    """Nothing wrong has a name, and one more run finishes it with what is not saved."""
+    """Check that no wrong file has the name, and that another run fetches only what was not saved."""
     target = directory / "file.bin"
     if target.exists():
         assert target.read_bytes() == content(SIZE)

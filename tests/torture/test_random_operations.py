@@ -1,8 +1,8 @@
-"""Anything may be asked of a download at any moment, of a server that does anything: it ends, and its bytes are right.
+"""Whatever operations happen at whatever moment, and whatever the server does, a download ends with the right bytes.
 
-Pauses, limits, other options, cancels, a stop and a new start, and SIGKILL. A run is made by its seed, which is the
-test's id; the moments themselves are the machine's. ``RANGEFETCH_SEEDS`` is how many there are, ``RANGEFETCH_SEED`` the
-first (``make torture SEEDS=... SEED=...``).
+The operations are pauses, limits, other options, cancels, a stop and a new start, and SIGKILL. The seed, which is the
+test's id, decides them; their exact timing depends on the machine. ``RANGEFETCH_SEEDS`` is the number of runs and
+``RANGEFETCH_SEED`` the first seed (``make torture SEEDS=... SEED=...``).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ HARMLESS = [
 
 @pytest.fixture(scope="module")
 def mortals() -> Iterator[Zygote]:
-    """Processes to kill."""
+    """Processes that are to be killed."""
     with Zygote() as running:
         yield running
 
@@ -52,7 +52,7 @@ def test_whatever_is_asked_of_it_the_bytes_are_right(
     source = random.Random(seed)
     protocol = source.choice(PROTOCOLS)
     run = matrix_server.begin(protocol, Fault("anything", _anything(source, protocol)), "first", 1 << 30)
-    run.held_after = source.randrange(SIZE)  # so that it takes a while
+    run.held_after = source.randrange(SIZE)  # so that the download takes a while
     try:
         _live(run, mortals, target, source)
     finally:
@@ -108,10 +108,10 @@ def _live(run: Run, mortals: Zygote, target: Path, source: random.Random) -> Non
 
 
 def _end_well(own: Operations) -> None:
-    """The server is good now, nothing is limited: within a bound it is there."""
+    """Check that the file is completed in bounded time, now that the server is good and nothing is limited."""
     own.manager.limit(0)
     for _ in range(3):
-        # It may be on its way to what it was told to be.
+        # The download may still be changing to the state that was last asked for.
         own.resume()
         if own.status() not in OVER:
             own.manager.change_options(own.gid, max_download_limit=0)

@@ -1,6 +1,7 @@
-"""A long life: towards its end a process holds no more memory and descriptors than in its middle.
+"""Towards the end of a long life a process holds no more memory and descriptors than in the middle.
 
-Some thousand transfers here; ``make torture`` has 100,000 (``RANGEFETCH_TORTURE=1``). ``pytest -rP`` shows the figures.
+This makes some thousand transfers; ``make torture`` (``RANGEFETCH_TORTURE=1``) makes 100,000. ``pytest -rP`` shows the
+figures.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def test_memory_and_descriptors_stay_flat(
     source, ca = (server, []) if scheme == "http" else (tls_server, [str(certificates.ca)])
     url = source.url("/good").partition("?")[0]
     command = [sys.executable, "-m", "torture.long_life", str(ROUNDS), str(tmp_path), url, *ca]
-    # Each thread has an arena of its own as a rule, and what is free in one is of no use to the others.
+    # By default each thread has its own malloc arena, and memory that is free in one is of no use to the others.
     changed = environment({"MALLOC_ARENA_MAX": "1"})
     figures: list[Held] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=changed) as process:
@@ -42,7 +43,7 @@ def test_memory_and_descriptors_stay_flat(
     assert (process.returncode, len(figures)) == (0, ROUNDS)
     for at in [*range(0, ROUNDS - 1, ROUNDS // 8), ROUNDS - 1]:
         print(f"after {(at + 1) * TRANSFERS} transfers: {figures[at]}")
-    # By turns there is more and less of each: the most of a quarter is compared.
+    # The figures fluctuate, so compare the maximum of a quarter.
     quarter = ROUNDS // 4
     third, last = (Held(*map(max, zip(*figures[at : at + quarter], strict=True))) for at in (2 * quarter, 3 * quarter))
     more = Held(*(after - before for before, after in zip(third, last, strict=True)))

@@ -1,7 +1,7 @@
-"""Each system call of a download fails once, with each plausible errno: no wrong file, and a good end next time.
+"""Each system call of a download fails once with each plausible errno: no file is wrong, and the next try succeeds.
 
-``make test`` tries some calls of each kind, ``make torture`` (``RANGEFETCH_TORTURE=1``) every one. A sync that fails
-does so once, as Linux has it: what was written since the last good one is gone, and the next one says that all is well.
+``make test`` tries some calls of each kind, ``make torture`` (``RANGEFETCH_TORTURE=1``) every one. A failed sync
+behaves as on Linux: the data written since the last good sync is lost, and the next sync succeeds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CASES += [("pwrite", "short", "EIO"), ("write", "short", "EIO")]
 
 @dataclass(frozen=True)
 class Kind:
-    """Downloads of one kind, and what they never call (which is tested, too)."""
+    """A kind of downloads, and the system calls that they never make (which is tested too)."""
 
     never: frozenset[str]
     pause_at: int = 0
@@ -65,7 +65,7 @@ class Kind:
 
 KINDS = {
     "paused and resumed": Kind(frozenset(), pause_at=4 * MIB + 1),
-    # No state is saved of what is complete before it is time to.
+    # A download that completes before the first save is due never saves its state.
     "durable": Kind(frozenset({"write", "read"}), options={"durable": True, "split": 4}),
     "without reserving": Kind(
         frozenset({"write", "read", "fallocate", "fsync", "truncate"}),
@@ -120,7 +120,7 @@ def test_a_call_that_fails_once_never_makes_a_wrong_file(
         url = KINDS[kind].url(server, number)
         told = _download(zygote, directory, url, kind, call=call, number=number, how=how, error=getattr(errno, error))
         if not told.fired:
-            # A busy machine may be done before it comes to pause.
+            # On a busy machine the download may be complete before it is paused.
             assert number > 1 or KINDS[kind].pause_at, "there is no such call"
             break
         _is_clear(told, url, getattr(errno, error))
@@ -132,7 +132,7 @@ def test_a_call_that_fails_once_never_makes_a_wrong_file(
             again = zygote.run(directory, url=url)
             assert again.outcome == "complete", again
         assert (directory / "file.bin").read_bytes() == octets
-        # What could not be read, or removed, is left where it was.
+        # A file that could not be read or removed is left where it was.
         assert names(directory) == ["file.bin"] or call in ("open", "unlink", "read")
 
 
@@ -190,7 +190,7 @@ def _download_many(zygote: Zygote, directory: Path, urls: list[str], kind: str, 
 
 
 def _directories(parent: Path) -> Iterator[tuple[Path, int]]:
-    """A new one for each number."""
+    """A new directory for each number."""
     for number in NUMBERS:
         directory = parent / str(number)
         directory.mkdir()
@@ -202,7 +202,7 @@ def _is_right_or_absent(path: Path, octets: bytes) -> bool:
 
 
 def _is_clear(told: Told, url: str, number: int) -> None:
-    """It ended, and either well or with an error that says why."""
+    """Check that the download ended, either well or with an error that gives the reason."""
     assert not told.died
     assert told.outcome != "hangs", told.text
     if told.outcome != "complete":

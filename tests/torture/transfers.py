@@ -1,4 +1,4 @@
-"""A set of transfers that goes through each way of the engine once: for a checker of memory, under which all is slow.
+"""Transfers that exercise each part of the engine once, for a memory checker, under which everything is slow.
 
 PYTHONPATH=tests python -m torture.transfers
 """
@@ -16,7 +16,7 @@ from servers.misbehaving import MisbehavingServer, content
 from servers.tls import make_certificates
 
 MIB = 1 << 20
-# Read and written under a checker, that is minutes.
+# Reading and writing this much under a memory checker takes minutes.
 LARGE = 5 * MIB + 3
 SMALL = 10_001
 ROUTES = ["good", "no-ranges", "chunked", "chunked-ranges", "short-range", "weak-etag", "odd-headers", "redirect"]
@@ -44,7 +44,7 @@ def transfers(server: MisbehavingServer, directory: Path, **options: Any) -> Non
     with rangefetch.stream(server.url("/good/x", size=LARGE), **common) as stream:
         assert len(stream.read()) == LARGE
     with DownloadManager() as manager:
-        # Ended in the middle, and gone on with.
+        # Stop in the middle, and resume.
         target = {"save_dir": directory, "filename": "halved", **common}
         manager.download(server.url("/good/y", size=LARGE, rate=MIB), target)
     rangefetch.fetch(server.url("/good/y", size=LARGE), directory / "halved", **common)

@@ -1,7 +1,7 @@
-"""A process that has everything imported, and forks for each case: a download in which one system call fails, or dies.
+"""A process that has imported everything and forks for each case: a download in which one system call fails, or dies.
 
-Calls fail where it is preloaded with ``trying.c``. Cases come as lines of JSON on stdin; for each the child's line, if
-it lived to say one, and the zygote's, which says how the child ended, come on stdout.
+Calls can fail if ``trying.c`` is preloaded. Cases are read from stdin as lines of JSON. For each case, the child's line
+(if it lived to write one) and the zygote's line about how the child ended are written to stdout.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HOWS = ("error", "short", "die before", "die after")
 
 
 def main() -> None:
-    """Until stdin is closed."""
+    """Run cases until stdin is closed."""
     import numpy  # noqa: F401 - before the forks
 
     import rangefetch
@@ -64,14 +64,14 @@ def main() -> None:
 
 
 def _say(told: dict[str, Any]) -> None:
-    """A line in one piece, since parent and child write at the same time."""
+    """Write a line with one call, since parent and child write at the same time."""
     os.write(1, json.dumps(told).encode() + b"\n")
 
 
 def _download(
     url: str, directory: str, call: str, number: int, how: str, error: int, pause_at: int, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Fetch it, and pause and resume once on the way if told to. ``call`` empty: nothing fails."""
+    """Fetch the file, and pause and resume once on the way if told to. With an empty ``call`` nothing fails."""
     from rangefetch import DownloadManager
 
     def fetch() -> int:
@@ -93,7 +93,7 @@ def _download(
 def _many(
     urls: list[str], directory: str, call: str, number: int, how: str, error: int, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """The same with small files."""
+    """The same, with many small files."""
     import rangefetch
 
     return _tried(
@@ -107,7 +107,7 @@ def _many(
 
 
 def _live(url: str, options: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Ask anything of a download, until somebody kills this process."""
+    """Do random operations on a download until this process is killed."""
     own = Operations(random.Random(seed), url, options)
     while True:
         own.act()

@@ -1,4 +1,4 @@
-"""The other end of ``zygote.py``: downloads in which a system call fails, or where the process dies."""
+"""The test's side of ``zygote.py``: runs downloads in which a system call fails or the process dies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Told:
-    """What came of a case. ``died``: nobody lived to say."""
+    """The result of a case. ``died``: the child did not live to report one."""
 
     died: bool
     outcome: str = ""
@@ -36,7 +36,7 @@ class Told:
 
 
 def build(directory: Path) -> Path:
-    """The library that is preloaded."""
+    """Build the library that is preloaded."""
     return compile_library(_HERE / "trying.c", directory / "trying.so", "-ldl", "-lpthread")
 
 
@@ -49,7 +49,7 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # After those that are there: a sanitizer insists on being the first.
+            # After any library already listed, because a sanitizer must come first.
             env=environment({"LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library or ''}".strip()}),
         )
 
@@ -74,7 +74,7 @@ class Zygote:
         kill_after_s: float = 0.0,
         **more: Any,
     ) -> Told:
-        """One case; ``kill_after_s``: that long after it has begun it is killed."""
+        """Run one case. If ``kill_after_s`` is given, the child is killed that long after it has started."""
         case = {"directory": str(directory), "call": call, "number": number, "how": how, "error": error}
         if urls:
             case |= {"program": "many", "urls": urls, "options": {}} | more
@@ -83,7 +83,7 @@ class Zygote:
         return self._ask(case, kill_after_s)
 
     def live(self, url: str, options: dict[str, Any], *, seed: int, kill_after_s: float) -> None:
-        """Anything is asked of a download, by this seed, in a process that is killed then."""
+        """Run operations drawn by ``seed`` on a download, in a process that is killed after ``kill_after_s``."""
         told = self._ask({"program": "live", "url": url, "options": options, "seed": seed}, kill_after_s)
         assert told.died
 
@@ -103,7 +103,7 @@ class Zygote:
                     killer = threading.Timer(kill_after_s, _kill, [told["pid"]])
                     killer.start()
         except BaseException:
-            # Else what it says of this case later would be taken for the next one's.
+            # Otherwise a late report about this case would be taken for the next one's.
             self._process.kill()
             raise
         if killer is not None:
@@ -116,6 +116,6 @@ class Zygote:
 
 
 def _kill(pid: int) -> None:
-    """Its number is not another's: the zygote has not been asked for the next one."""
+    """Kill a child. No other process can have its PID yet, because the zygote has not been asked for the next case."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
