@@ -1,1 +1,1 @@
-"""Tests of what both backends promise, of the choice between them, and of what one hands over to the other."""
+"""Tests of the promises of both backends, of the choice between them, and of handovers from one to the other."""

@@ -18,7 +18,7 @@ Make = Callable[..., DownloadManager]
 
 @pytest.fixture
 def daemon(aria2c: Path, tmp_path: Path) -> dict[str, Any]:
-    """Keywords with which nothing of aria2 takes long, and nothing is outside the test's directory."""
+    """Keywords for a manager that make aria2 quick and keep its files in the test's directory."""
     return {
         "aria2_path": aria2c,
         "rpc_port": next(PORTS),
@@ -48,7 +48,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
 @pytest.fixture(params=["native", "aria2"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each of them. A test that is for one alone says why (``only``)."""
+    """Each backend in turn. A test for only one of them gives the reason (``only``)."""
     return str(request.param)
 
 
@@ -66,6 +66,6 @@ def manager(manage: Make) -> Iterator[DownloadManager]:
 
 @pytest.fixture
 def stage(manage: Make, backend: str, server: MisbehavingServer, valve: Valve, target: Path) -> Iterator[Stage]:
-    """A manager that has one active download at a time, and downloads of it in any state."""
+    """A manager with one active download at a time, and its downloads in any state."""
     with manage(max_concurrent_downloads=1) as running:
         yield Stage(running, server, valve, target)

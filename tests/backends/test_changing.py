@@ -1,4 +1,4 @@
-"""Options that change while a download is at work, and limits."""
+"""Limits, and options that change while a download is running."""
 
 import time
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_a_limit_for_all_is_shared_and_can_be_lifted(manage: Make, server: Misbe
     with manage(max_overall_download_limit="2M") as manager:
         started = time.monotonic()
         gids = [manager.download(server.url("/good/x", size=24 * MIB), into(target, n, split=2)) for n in range(3)]
-        # aria2 takes a second to begin.
+        # aria2 takes a second to start.
         until(lambda: sum(downloaded(manager, gid) for gid in gids) > 1.5 * MIB)
         came = sum(downloaded(manager, gid) for gid in gids)
         assert came < 2 * MIB * (time.monotonic() - started) + 2 * MIB
@@ -102,12 +102,12 @@ def test_a_further_mirror_is_used_at_once(
         server.url("/slow/x", size="16M", rate="3M"), into(target, max_connection_per_server=1, min_split_size="1M")
     )
     until(lambda: downloaded(manager, gid) > 0)
-    # By another name, since aria2 takes the ports of one for one server.
+    # With another host name, because aria2 treats all ports of a host as one server.
     mirror = other_server.url("/good/x", size="16M").replace("127.0.0.1", "localhost")
     manager.change_options(gid, mirrors=[mirror])
     result = manager.wait(gid, timeout=30)
     assert result.path.read_bytes() == content("16M")
-    # aria2 does not say what came from where.
+    # aria2 does not report which source sent what.
     assert mirror in result.sources or backend == "aria2"
     assert other_server.bytes_sent >= 6 * MIB
 

@@ -1,4 +1,4 @@
-"""The command and its choice of a backend: typed, in the configuration file, in the environment, or by the URL."""
+"""How the command chooses a backend: by argument, configuration file, environment, or URL."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def _asked_by(server: MisbehavingServer) -> str:
-    """Which backend the first request is like."""
+    """The backend that made the first request, recognised by the request."""
     return "native" if server.requests[0].headers["range"] == "bytes=0-4194303" else "aria2"
 
 

@@ -1,4 +1,4 @@
-"""Several downloads whose files would have one name: the server's word counts, and no two get the same."""
+"""Several downloads whose files would have the same name: the server's name counts, and no two files share one."""
 
 import hashlib
 from pathlib import Path
@@ -29,13 +29,13 @@ def _fetch_many(manager: DownloadManager, items: list[Any], directory: Path, **o
 
 
 def _named(server: MisbehavingServer, number: int, name: str, size: int = SMALL) -> str:
-    """The URL of a file that the server calls so, while the URL ends as those of the others."""
+    """The URL of a file to which the server gives this name, while its URL ends like those of the others."""
     value = f'attachment; filename="{name}"'
     return server.url("/disposition/download", size=size, seed=number, id=str(number), value=value)
 
 
 def _hold_content(directory: Path, *seeds: int, size: int = SMALL) -> bool:
-    """Whether the files there are those of the seeds, whatever their names."""
+    """Whether the files in the directory have the contents with these seeds, whatever their names."""
     return sorted(path.read_bytes() for path in directory.iterdir()) == sorted(content(size, seed) for seed in seeds)
 
 
@@ -75,7 +75,7 @@ def test_of_two_that_have_one_name_the_second_is_refused_before_its_bytes_are_fe
     assert names(target.parent) == ["same.bin"]
     assert first.path.read_bytes() == content(size, 0)
     if how == "by the URL":
-        # Samples of it may be compared with what is there.
+        # Samples may still be fetched for a comparison with the existing file.
         server.wait_idle()
         assert sum(each.bytes_sent for each in server.requests if each.path.startswith("/good/1/")) < min(size, 1 << 20)
 

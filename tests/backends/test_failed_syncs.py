@@ -1,7 +1,7 @@
-"""A disk that loses what was written, and says so once: nothing that it may have lost counts from then on.
+"""A disk that loses written data and reports it once: data that it may have lost no longer counts.
 
 Linux reports a failed write-back to one fsync, drops the pages, and lets the next fsync succeed. The disk here does the
-same: at the sync that fails, the part file goes back to what it was at the last one that worked.
+same: at a sync that fails, the part file returns to its content at the last sync that succeeded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SIZE = 12 * MIB + 12_345
 
 
 class LosingDisk:
-    """``os.fsync`` of a disk that fails the syncs of files with such names, by number."""
+    """An ``os.fsync`` for a disk that loses data; ``fails`` chooses the failing syncs by file name and number."""
 
     def __init__(self, fails: Callable[[str, int], bool], error: int = errno.EIO) -> None:
         self.armed = False
@@ -43,7 +43,7 @@ class LosingDisk:
         name, size = _name_of(fd), os.fstat(fd).st_size
         number = self.synced[name] = self.synced.get(name, 0) + 1
         if not self._fails(name, number):
-            # What comes while this sync is under way may be on the disk or not; here it is not.
+            # Data written during this sync may or may not be on the disk; here it is not.
             if _is_part(name):
                 self._kept[name] = os.pread(fd, size, 0)
             self._real(fd)
@@ -56,7 +56,7 @@ class LosingDisk:
 
 
 def _name_of(fd: int) -> str:
-    """The name that an open file has now; it may have had none when it was opened."""
+    """The current name of an open file, which may have had none when it was opened."""
     path = Path(f"/proc/self/fd/{fd}").readlink()
     found = (each.name for each in path.parent.iterdir() if os.path.samestat(each.lstat(), os.fstat(fd)))
     return next(found, path.name)
@@ -97,7 +97,7 @@ def test_what_a_pause_could_not_sync_is_fetched_again(
     durable: bool,
     how: str,
 ) -> None:
-    """The first pause is saved, the second is not: what came between them is gone, and so it is known to be."""
+    """The first pause is saved, the second is not: the data between them is lost, and is not counted."""
     url = server.url("/valve/x", size=SIZE, etag='"a"')
     with manage() as manager:
         disk: Any = losing(lambda name, _: disk.armed and disk.failed == 0 and _is_part(name), error)
@@ -177,7 +177,7 @@ def test_a_name_that_could_not_be_synced_is_an_error_only_where_that_was_asked_f
 def test_a_close_that_reports_lost_writes_comes_before_the_name(
     manager: DownloadManager, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NFS says at a close what became of the writes."""
+    """NFS reports failed writes at close."""
     real = os.close
     failed: list[int] = []
 
@@ -217,7 +217,7 @@ def test_each_sync_of_the_saves_on_the_way_may_fail(
 ) -> None:
     monkeypatch.setattr(keeping, "_FIRST_SAVE_S", 0.0)
     monkeypatch.setattr(keeping, "_SAVE_EVERY_S", 0.0)
-    valve.narrow(MIB // 2)  # which leaves time for more saves than five
+    valve.narrow(MIB // 2)  # leaves time for more than five saves
     url = server.url("/valve/x", size=SIZE, etag='"a"')
     disk = losing(lambda name, now: name.endswith(of) and now == number, error)
     gid = manager.download(url, QUICK | into(target, target.name))

@@ -1,4 +1,4 @@
-"""Downloads that change hands: from an aria2 that died for good, and from one manager to another."""
+"""Downloads that are handed over: from an aria2 that has died for good, and from one manager to another."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def _kill_aria2() -> None:
 
 
 def _noted_bytes(target: Path) -> int:
-    """What aria2's control file says is there."""
+    """The number of bytes present, according to aria2's control file."""
     try:
         return ControlFile.parse(target.with_name(f"{target.name}.part.aria2").read_bytes()).written_bytes
     except (OSError, ValueError):
@@ -61,7 +61,7 @@ def test_what_a_daemon_that_died_for_good_was_at_goes_on_natively(
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert any("continuing without aria2" in line for line in warnings)
     assert f"the native backend is used instead ({manager.fallback_reason})" in warnings
-    # And so does what comes later.
+    # Later downloads run on the native backend too.
     asked = len(server.requests)
     manager.download_and_wait(server.url("/good/x", size=SIZE), into(target, "later.bin"))
     assert server.requests[asked].headers["range"] == "bytes=0-4194303"
@@ -122,7 +122,7 @@ def test_what_the_engine_does_not_serve_fails_with_the_reason(make: Make, target
         with pytest.raises(DaemonUnavailable) as caught:
             manager.wait(gid, timeout=30)
         assert caught.value.url == url
-        # It is not started again and again.
+        # aria2 is not started again and again.
         with pytest.raises(LocalError, match="ftp needs the aria2 backend, which cannot run here"):
             manager.download_and_wait(url, into(target, "later.bin"))
     assert (manager.backend, manager.fallback_reason) == ("native", "")
@@ -139,7 +139,7 @@ def test_a_backend_that_was_named_hands_nothing_over(make: Make, server: Misbeha
         manager.download_and_wait(server.url("/good/x"), into(target, "later.bin"))
     assert manager.backend == "aria2"
     assert saved_bytes(target) > 0
-    # A new start is a new beginning.
+    # Starting the manager again also tries aria2 again.
     manager.stop()
     manager.retry(gid)
     until(lambda: downloaded(manager, gid) > 0)

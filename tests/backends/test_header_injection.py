@@ -1,4 +1,4 @@
-"""Nothing that is given becomes a header line or a command of its own: it is one error, before any request."""
+"""No argument can inject a header line or a command: it causes one error, before any request."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ URLS: list[Callable[[str, str], str]] = [
 
 @pytest.fixture
 def server(server: MisbehavingServer) -> Iterator[MisbehavingServer]:
-    """One that is never asked for anything."""
+    """A server that must never receive a request."""
     yield server
     assert server.connections == 0
 
 
 def _refused(function: Callable[..., object], *arguments: Any, **options: Any) -> None:
-    """It is one error of one line, which is fit to be printed."""
+    """Check that the call raises one error with a printable, one-line message."""
     with pytest.raises(ValueError, match=r"^[a-z_]+(\[0\])?: ") as caught:
         function(*arguments, **options)
     assert str(caught.value).isprintable(), str(caught.value)
@@ -80,7 +80,7 @@ def test_no_option_of_a_download(manager: DownloadManager, server: MisbehavingSe
 
 
 def test_no_option_that_is_changed_later(manager: DownloadManager, target: Path) -> None:
-    # Nobody listens there.
+    # Nothing listens on this port.
     gid = manager.download("http://127.0.0.1:9/x", {"save_dir": target.parent, "max_tries": 0})
     manager.pause(gid)
     for options in _wrong_options():
@@ -157,7 +157,7 @@ def test_nothing_in_a_session(manage: Make, server: MisbehavingServer, tmp_path:
 @pytest.mark.parametrize("octet", ["%0d%0a", "%0A", "%0D", "%00"])
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1:{0}/a{1}DELE%20b", "ftp://me{1}DELE%20b:x@127.0.0.1:{0}/a"])
 def test_no_url_of_ftp_is_a_command(make: Make, target: Path, url: str, octet: str) -> None:
-    """aria2 decodes what a URL says before it sends it as a line."""
+    """aria2 decodes the URL before it sends parts of it as command lines."""
     with FtpServer(b"x" * 100) as ftp:
         given = url.format(ftp.port, octet)
         _refused(make("aria2").download, given, {"save_dir": target.parent})

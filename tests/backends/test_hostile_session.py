@@ -1,4 +1,4 @@
-"""A session file says which files are to be written and what is sent where: it is trusted as far as its owner is."""
+"""A session file decides which files are written and what is sent where, so it is trusted only as far as its owner."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_a_session_that_others_could_have_written_is_refused_and_left_alone(tmp_
 def test_what_a_session_says_was_kept_aside_is_deleted_only_if_it_is_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, marks: bool
 ) -> None:
-    """Where files have no marks, the name tells."""
+    """Where files cannot be marked, the name decides."""
     if not marks:
         without_attributes(monkeypatch)
     other = tmp_path / name

@@ -1,4 +1,4 @@
-"""A file whose server refuses ranges comes as one stream, whichever backend fetches it."""
+"""A file whose server refuses ranges is fetched as one stream, with either backend."""
 
 from pathlib import Path
 

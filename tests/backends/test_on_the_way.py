@@ -1,4 +1,4 @@
-"""What servers set on the way to a file, and a network that goes away, whichever backend fetches it."""
+"""Cookies and other things that servers set on the way to a file, and a network that goes away, with either backend."""
 
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Every option of a download and every keyword of a manager, on both backends.
 
-An option has its effect, or the backend declares that it refuses it, and does. A keyword has its effect on both, unless
-it is about the process of aria2c.
+An option has its effect, or the backend declares that it refuses the option, and does refuse it. A keyword has its
+effect on both, unless it concerns the aria2c process.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _retry_policy(manage: Make, scene: Scene) -> None:
     policy = RetryPolicy().first(Row(Kind.PERMANENT, "it never passes here", Fault.STATUS, frozenset({503})))
     with manage(retry_policy=policy) as manager, pytest.raises(HttpStatusError):
         manager.download_and_wait(scene.url("status", code=503), _place(scene) | {"max_tries": 5})
-    # That it is not the range which is refused, a request without one shows.
+    # A request without a range shows that the range is not the reason for the refusal.
     assert [request.range is None for request in scene.server.requests] == [False, True]
 
 

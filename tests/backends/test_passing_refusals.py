@@ -1,4 +1,4 @@
-"""A refusal between good responses does not end a download, whichever backend runs it."""
+"""A refusal between good responses does not end a download, with either backend."""
 
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def test_a_demand_for_credentials_between_good_responses_is_asked_about_once_mor
 def test_what_says_nothing_of_the_file_is_doubted_of_a_host_that_has_sent_others(
     manager: DownloadManager, server: MisbehavingServer, target: Path, code: int
 ) -> None:
-    """In a list each file may be a single request, and so the first of its own."""
+    """In a list, each file may take a single request, which is then its first."""
     manager.download_and_wait(server.url("/good/x", size=SMALL), into(target, "good"))
     for number in range(6):
         url = server.url(f"/status/{number}", size=SMALL, code=code, times=3, id=number)

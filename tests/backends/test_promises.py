@@ -1,4 +1,4 @@
-"""What a caller of the manager is promised, whichever backend runs: results, figures, digests, errors, retries."""
+"""The manager's promises to callers, with either backend: results, figures, digests, errors, retries."""
 
 import asyncio
 import hashlib
@@ -48,7 +48,7 @@ def _fetch(manager: DownloadManager, url: str, target: Path, **options: Any) -> 
 def _fails(
     manager: DownloadManager, kind: type[DownloadError], url: str, target: Path, **options: Any
 ) -> DownloadError:
-    """Fetch, expect exactly this error in one line that names the URL, and return it."""
+    """Fetch, expect exactly this type of error with a one-line message that names the URL, and return the error."""
     with pytest.raises(DownloadError) as caught:
         _fetch(manager, url, target, **options)
     return clear(caught.value, kind, url)
@@ -197,7 +197,7 @@ def test_a_refusal_is_an_error_at_once(
     manager: DownloadManager, backend: str, server: MisbehavingServer, target: Path, code: int
 ) -> None:
     assert _fails(manager, HttpStatusError, server.url("/status/x", code=code), target).status == code
-    # It may have been the range that was refused: it is asked for once more, without one.
+    # The range may be the reason for the refusal, so there is one more request without a range.
     ranges = ["range" in request.headers for request in server.requests]
     assert ranges == ([True, False] if code in (400, 403, 404) else [True])
     assert names(target.parent) == []
@@ -300,7 +300,7 @@ def test_a_file_that_changes_on_the_way_is_never_mixed(
     gid = manager.download(server.url("/script/x", size=SIZE, then="slow:rate=2M"), into(target))
     until(lambda: downloaded(manager, gid) > MIB)
     manager.pause(gid)
-    # From here on it is another file.
+    # From here on the server has another file.
     server._reply, reply = (lambda request: reply(_with_seed(request))), server._reply  # type: ignore[method-assign]  # replaced on one server
     manager.resume(gid)
     assert manager.wait(gid, timeout=30).path.read_bytes() == content(SIZE, 1)
@@ -348,7 +348,7 @@ def test_no_secret_is_logged(
 def test_no_secret_is_in_what_lies_beside_the_file_nor_in_the_list_of_processes(
     manager: DownloadManager, server: MisbehavingServer, valve: Valve, target: Path
 ) -> None:
-    """While it runs, when it is paused, and when it is done: but for the session file, which says so."""
+    """While the download runs, when it is paused and when it is done. The session file is an exception, and says so."""
     secrets = [b"passw0rd", b"t0ken", b"c00kie"]
     url = server.url("/valve/x", size=SIZE).replace("//", "//somebody:passw0rd@", 1)
     options = into(target, headers={"X-Token": "t0ken", "Cookie": "a=c00kie"})
@@ -421,7 +421,7 @@ def test_everything_is_let_go_of(no_leaks: None, manage: Make, server: Misbehavi
 
 
 class _Replaced:
-    """The file until ``armed``; from then on something of another size, without validators and without ranges."""
+    """Serves the file until ``armed``, then something of another size, without validators and without ranges."""
 
     def __init__(self, valve: Valve) -> None:
         self.armed = False

@@ -1,4 +1,4 @@
-"""A link that expired and was renewed by ``refresh_url``: what the new place gets to see, and what is kept."""
+"""An expired link that ``refresh_url`` has renewed: what is sent to the new host, and what is kept."""
 
 import base64
 from pathlib import Path
@@ -17,7 +17,7 @@ SECRETS = ("authorization", "cookie", "x-api-key")
 
 
 def _elsewhere(server: MisbehavingServer, route: str, **parameters: Any) -> str:
-    """A URL of the server by another name than the tests' other URLs have."""
+    """A URL of the server with a host name other than that of the tests' other URLs."""
     return server.url(route, **parameters).replace("127.0.0.1", "localhost")
 
 

@@ -1,5 +1,5 @@
-"""The same file behind another URL: a signature that was renewed, another host. What was fetched before is used once
-some of it was compared, and is nothing where the file is another one."""
+"""The same file behind another URL, with a renewed signature or on another host. Bytes fetched before are used after
+samples of them were compared, and discarded if the file is another one."""
 
 import hashlib
 import logging
@@ -38,12 +38,12 @@ def _route(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["file.bin", ""], ids=["named", "not named"])
 def name(request: pytest.FixtureRequest) -> str:
-    """What the user calls the file; the path of all URLs here ends in ``file.bin``."""
+    """The user's name for the file; the paths of all URLs here end in ``file.bin``."""
     return str(request.param)
 
 
 def _begin(manage: Make, url: str, directory: Path, name: str, **options: Any) -> int:
-    """Begin a download, and stop when something has come; returns how many bytes are kept."""
+    """Start a download, and stop it when some bytes have arrived. Returns how many are kept."""
     with manage() as manager:
         options = QUICK | {"save_dir": directory, "filename": name, "split": 1} | options
         gid = manager.download(url, options)
@@ -213,7 +213,7 @@ def test_a_new_link_of_refresh_url_is_the_same_file(
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_checksum_decides_in_the_end(manage: Make, server: MisbehavingServer, target: Path, seed: int) -> None:
-    """Work of another file does not spoil what has a checksum."""
+    """Bytes of another file do not spoil a download that has a checksum."""
     _begin(manage, _slow(server), target.parent, "file.bin")
     digest = hashlib.sha256(content(SIZE, seed)).hexdigest()
     options = QUICK | {"save_dir": target.parent, "filename": "file.bin", "checksum": f"sha-256={digest}"}
@@ -236,7 +236,7 @@ def test_a_new_url_that_is_dead_leaves_the_file_to_its_mirrors(
 
 
 def test_in_a_list_of_which_every_signature_is_new(server: MisbehavingServer, target: Path) -> None:
-    """The engine alone: ``fetch_many`` of aria2's is the same path as a manager's."""
+    """Only for the engine: with aria2, ``fetch_many`` takes the same path as a manager."""
     with DownloadManager() as manager:
         urls = [server.url(f"/slow/{n}.bin", size=SIZE, seed=n, rate="6M", id=1) for n in range(3)]
         gids = [manager.download(url, QUICK | {"save_dir": target.parent, "split": 1}) for url in urls]

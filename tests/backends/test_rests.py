@@ -1,4 +1,4 @@
-"""What a host asks for holds for both backends, whichever of them has heard it."""
+"""When a host asks for a rest, both backends obey, whichever of them was told."""
 
 import random
 import socket
@@ -89,7 +89,7 @@ def test_a_download_at_work_sends_no_request_to_a_host_that_rests(
 def test_a_download_survives_the_restart_of_its_server(
     manager: DownloadManager, server: MisbehavingServer, target: Path, lanes: int
 ) -> None:
-    # A tenth of the default's times.
+    # A tenth of the default times.
     url = server.url("/slow/x", size=SIZE, rate="4M")
     options = into(target, retry_wait=0.05, total_timeout=60.0, split=lanes, min_split_size="1M")
     gid = manager.download(url, options)

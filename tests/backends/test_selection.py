@@ -1,4 +1,4 @@
-"""Which backend a manager runs on, what it says of that, and which URLs take the other one."""
+"""Which backend a manager runs on, how it reports that, and which URLs use the other one."""
 
 import socket
 import threading
@@ -33,7 +33,7 @@ SIZE = 3 * MIB + 7
 
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine cannot run. (That it does not where there is no library is for a child to show.)"""
+    """Make the engine unable to run. (A test in a child process shows that it does not run without a library.)"""
 
     def load() -> None:
         raise EngineUnavailable("no usable libcurl; tried nothing")
@@ -64,7 +64,7 @@ def test_what_wants_more_connections_than_aria2_opens_prefers_the_engine(
     with make(prefer="aria2") as manager:
         options = into(target, max_connection_per_server=connections, split=connections)
         manager.download_and_wait(server.url("/good/x", size=9 * MIB), options)
-    # aria2 is given a file only when its server has been asked for the first byte.
+    # aria2 is given a file only after its server was asked for the first byte.
     assert server.requests[0].range == asked_first
     assert target.read_bytes() == content(9 * MIB)
 
@@ -131,7 +131,7 @@ def test_so_does_the_retry_policy(make: Make, server: MisbehavingServer, target:
     manager = make(backend, retry_policy=policy)
     with pytest.raises(rangefetch.DownloadError):
         manager.download_and_wait(server.url("/status/x", code=503), into(target, max_tries=5))
-    # No try is repeated; that it is not the range which is refused, a request without one shows.
+    # There is no retry; the request without a range shows that the range is not the reason for the refusal.
     assert [request.range is None for request in server.requests] == [False, True]
 
 
@@ -189,7 +189,7 @@ def test_ports_that_are_all_taken(make: Make, server: MisbehavingServer, target:
             taken.bind(("127.0.0.1", 65535))
             taken.listen()
         except OSError:
-            pass  # somebody else has it, which will do
+            pass  # another process has the port, which serves as well
         manager = make(prefer="aria2", rpc_port=65535)
         _works(manager, server, target)
     assert manager.backend == "native"
@@ -266,7 +266,7 @@ def tracker(daemon: dict[str, Any]) -> Iterator[Tracker]:
 
 @pytest.fixture
 def peers(daemon: dict[str, Any]) -> dict[str, Any]:
-    """Keywords with which nobody beyond this machine is asked."""
+    """Keywords with which aria2 asks no peers beyond this machine."""
     listening = {"listen-port": str(daemon["rpc_port"] + 4), "bt-tracker-interval": "1"}
     return {"extra_options": PEER_OPTIONS | listening}
 
@@ -278,7 +278,7 @@ def test_ftp_runs_on_aria2_and_the_rest_on_the_engine(make: Make, server: Misbeh
         _works(manager, server, target)
         assert manager.wait(gid).path.read_bytes() == content(SIZE)
     assert (manager.backend, manager.fallback_reason) == ("native", "")
-    assert server.requests[0].headers["range"] == "bytes=0-4194303"  # so asks the engine
+    assert server.requests[0].headers["range"] == "bytes=0-4194303"  # the engine's first request
 
 
 @pytest.mark.parametrize("by", ["magnet", "http", "file"])
@@ -363,7 +363,7 @@ def test_many_that_nobody_serves_end_one_after_the_other(make: Make, no_aria2: d
 
 @pytest.fixture
 def slow_aria2(aria2c: Path, target: Path) -> dict[str, Any]:
-    """Keywords with which aria2 does not start before there is a file ``may-start``."""
+    """Keywords with which aria2 does not start until there is a file ``may-start``."""
     slow, gate = target.parents[1] / "aria2c", target.parents[1] / "may-start"
     wait = f"while [ ! -e {gate} ] && [ -e {slow} ]; do sleep 0.05; done"
     slow.write_text(f'#!/bin/sh\ncase "$*" in *--version*) ;; *) {wait} ;; esac\nexec {aria2c} "$@"\n')
@@ -401,7 +401,7 @@ def test_stopping_meanwhile_pauses_what_waits_for_it(make: Make, slow_aria2: dic
 
 @pytest.fixture
 def no_global(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The process has no manager yet."""
+    """Make sure that the process has no manager yet."""
     monkeypatch.setattr("rangefetch.shared._manager", None)
     yield
     get_download_manager().stop()

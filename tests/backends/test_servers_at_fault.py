@@ -1,4 +1,4 @@
-"""What a server gets wrong for good fails at once, and one that never answered is given up soon."""
+"""A permanent fault of a server fails at once, and a server that has never answered is given up soon."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ from support.downloads import SMALL, clear, into
 def _fails(
     manager: DownloadManager, kind: type[DownloadError], url: str, target: Path, **options: Any
 ) -> DownloadError:
-    """Fetch, expect exactly this error in one line that names the URL, and return it."""
+    """Fetch, expect exactly this type of error with a one-line message that names the URL, and return the error."""
     with pytest.raises(DownloadError) as caught:
         manager.download_and_wait(url, into(target, **options))
     return clear(caught.value, kind, url)
@@ -34,7 +34,7 @@ def test_one_that_never_answered_is_given_up_after_the_tries(manager: DownloadMa
 
 
 class Blunt:
-    """Sends the same octets to everybody, and hangs up."""
+    """Sends the same octets to every client, and closes the connection."""
 
     def __init__(self) -> None:
         self.octets = b""
@@ -61,7 +61,7 @@ class Blunt:
                     connection.recv(1 << 16)
                     connection.sendall(self.octets)
                     connection.shutdown(socket.SHUT_WR)
-                    # Closed with octets unread, it would be reset; and a client may keep its side open.
+                    # Closing with unread octets would reset the connection; and a client may keep its side open.
                     connection.settimeout(0.2)
                     while connection.recv(1 << 16):
                         pass
@@ -104,7 +104,7 @@ def test_what_a_server_gets_wrong_from_the_start_is_its_fault_at_once(
     blunt.octets = octets
     error = _fails(manager, BadAnswer, blunt.url, target, retry_wait=60.0)
     assert words in error.reason
-    # aria2 is given the file only when its server has answered a request of ours; chunks come after that.
+    # aria2 is given the file only after its server has answered our own request; chunks come after that.
     assert blunt.connections == (2 if backend == "aria2" and words == "chunk" else 1)
 
 

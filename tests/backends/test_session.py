@@ -1,4 +1,4 @@
-"""The session file: a new manager with the same one lists what the last did not finish, and goes on."""
+"""The session file: a new manager with the same file lists and continues what the previous one did not finish."""
 
 import errno
 import json
@@ -74,7 +74,7 @@ def test_a_new_manager_lists_the_unfinished_and_goes_on(
 def test_what_had_failed_is_listed_and_can_be_tried_again(
     manage: Make, server: MisbehavingServer, target: Path, session_file: Path
 ) -> None:
-    # It is asked once more, without a range.
+    # After the first 404 there is a second request, without a range.
     url = server.url("/status/x", code=404, times=2, size=SMALL)
     with manage(session_file=session_file) as manager:
         gid = manager.download(url, into(target))
@@ -238,7 +238,7 @@ def test_a_bad_entry_costs_itself_alone(
     session_file.write_text("".join(f"{json.dumps(each)}\n" for each in [{"version": 2}, *entries]))
     with manage(session_file=session_file) as manager:
         assert list(_listed(manager)) == gids[:1]
-        assert status_of(manager, gids[0]) is DownloadStatus.ERROR  # it is not tried again by itself
+        assert status_of(manager, gids[0]) is DownloadStatus.ERROR  # it is not retried automatically
     aside = listed_in(session_file.with_name(session_file.name + ".bad"))
     assert [entry["gid"] for entry in aside] == gids[1:]
 

@@ -1,5 +1,5 @@
-"""Downloads of both backends that share what is scarce: one connection to a host, one place at work. Each gets its
-turn, however many of the other backend's there are."""
+"""Downloads of both backends that share one connection to a host, or one active download. Each gets its turn, however
+many the other backend has."""
 
 import itertools
 import time
@@ -31,7 +31,7 @@ def ftp() -> Iterator[FtpServer]:
 def test_with_one_connection_to_the_host_neither_backend_starves_the_other(
     make: Make, server: MisbehavingServer, target: Path, name: str
 ) -> None:
-    """One backend always has more that wait for the host; what the other has comes between."""
+    """One backend always has more downloads waiting for the host; the other's still get their turn."""
     other = {"native": "aria2", "aria2": "native"}[name]
     with make(name, max_concurrent_downloads=4) as busy, make(other, max_concurrent_downloads=4) as later:
         numbers = itertools.count()

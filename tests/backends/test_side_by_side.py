@@ -1,4 +1,4 @@
-"""Both backends at work in one manager: an aria2c that does not answer holds up nothing of the native engine's."""
+"""Both backends at work in one manager: an aria2c that does not answer delays none of the native engine's downloads."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ FOREVER_S = 600.0
 
 @contextmanager
 def _stopped_aria2c() -> Iterator[None]:
-    """aria2c is there, and does nothing."""
+    """Keep aria2c stopped, so that it does nothing."""
     (process,) = [child for child in psutil.Process().children() if "aria2" in child.name()]
     os.kill(process.pid, signal.SIGSTOP)
     try:
@@ -36,7 +36,7 @@ def _stopped_aria2c() -> Iterator[None]:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks aria2c waits for its answer, and nobody ends it because there is none."""
+    """Let callers wait for aria2c's answer without limit, and do not end aria2c when none comes."""
     monkeypatch.setattr(client, "_TIMEOUT_S", FOREVER_S)
     monkeypatch.setattr(daemon, "_MOST_SILENCE_S", FOREVER_S)
 
@@ -64,7 +64,7 @@ def test_a_native_download_does_all_that_it_does_otherwise(
     until(lambda: downloaded(manager, running) > 0)
     with _stopped_aria2c():
         manager.limit(64 * MIB)
-        # One that runs already goes on, is paused and resumed; one that comes now begins, and both finish.
+        # A running download continues, and can be paused and resumed; a new one starts, and both finish.
         manager.pause(running)
         assert status_of(manager, running) is DownloadStatus.PAUSED
         late = manager.download(server.url("/good/x", size=SIZE), into(target, "late"))
@@ -72,7 +72,7 @@ def test_a_native_download_does_all_that_it_does_otherwise(
         manager.resume(running)
         valve.open()
         assert manager.wait(running, timeout=30).path.read_bytes() == content(SIZE)
-        # Its callers can ask for the other one, too.
+        # Callers can ask about the stuck download too.
         assert status_of(manager, stuck) is DownloadStatus.ACTIVE
         assert [each.gid for each in manager.list_downloads("active")] == [stuck]
     ftp.rate = 0
@@ -103,16 +103,16 @@ def test_what_is_asked_of_the_one_that_hangs_holds_up_no_other(
 def test_a_place_that_becomes_free_is_given_to_the_next_at_once(
     make: Make, server: MisbehavingServer, valve: Valve, ftp: FtpServer, target: Path
 ) -> None:
-    """Also where it is aria2c that was started first."""
+    """Also if aria2c was started first."""
     with make(prefer="aria2", max_concurrent_downloads=2) as manager:
         stuck = manager.download(f"ftp://127.0.0.1:{ftp.port}/x", into(target, "stuck"))
         until(lambda: downloaded(manager, stuck) > 0)
-        native = {"trace": target.parent / "trace"}  # which aria2 refuses
+        native = {"trace": target.parent / "trace"}  # aria2 refuses this option
         running = manager.download(server.url("/valve/x", size=SIZE), into(target, "running", **native))
         until(lambda: downloaded(manager, running) > 0)
         late = manager.download(server.url("/good/x", size=SIZE), into(target, "late", **native))
         with _stopped_aria2c():
-            time.sleep(0.5)  # its thread asks it in the meantime
+            time.sleep(0.5)  # meanwhile aria2's thread asks aria2c
             manager.pause(running)
             assert manager.wait(late, timeout=30).path.read_bytes() == content(SIZE)
         ftp.rate = 0

@@ -1,4 +1,4 @@
-"""The verbs: what each does in every state, from any thread, and to the files."""
+"""The verbs: what each does in every state, from any thread, and with the files."""
 
 import contextlib
 import itertools
@@ -27,7 +27,7 @@ from support.waiting import until
 WAITING, ACTIVE, PAUSED = DownloadStatus.WAITING, DownloadStatus.ACTIVE, DownloadStatus.PAUSED
 COMPLETE, ERROR, REMOVED = DownloadStatus.COMPLETE, DownloadStatus.ERROR, DownloadStatus.REMOVED
 
-# What a verb makes of a download that is in a state; of the others it makes nothing.
+# The state to which a verb moves a download, by its present state; in other states it has no effect.
 OUTCOMES = {
     "pause": {WAITING: PAUSED, ACTIVE: PAUSED},
     "resume": {PAUSED: ACTIVE},
@@ -123,7 +123,7 @@ def test_verbs_from_many_threads_break_nothing(
                     case 5:
                         chosen.choice([manager.pause_all, manager.resume_all])()
                     case 6:
-                        with contextlib.suppress(ValueError):  # it has just ended
+                        with contextlib.suppress(ValueError):  # the download has just ended
                             manager.change_options(gid, max_download_limit=chosen.choice(["0", "3M"]), split=2)
                     case 7:
                         assert all(consistent(each) for each in manager.list_downloads())
@@ -236,7 +236,7 @@ def test_of_those_whose_outcome_was_told_only_the_last_are_remembered(
         assert [each.gid for each in manager.list_downloads()] == gids[-3:]
         with pytest.raises(KeyError):
             manager.wait(gids[0])
-        # One that is tried again is not finished, and not forgotten either.
+        # A download that is retried is not finished, and is not forgotten either.
         manager.retry(gids[3])
         until(lambda: status_of(manager, gids[3]) is ERROR)
         assert len(manager.list_downloads()) == 3

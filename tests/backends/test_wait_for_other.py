@@ -53,7 +53,7 @@ def test_one_fetches_and_the_others_take_its_result(
     assert target.read_bytes() == content(LONG)
     assert names(target.parent) == ["file.bin"]
     server.wait_idle()
-    # Not another whole: aria2c asks for more than it takes, and gets what a connection had in its buffers twice.
+    # Less than a second whole file: aria2c requests more than it takes, and receives buffered data twice.
     assert server.bytes_sent < 2 * LONG
 
 
@@ -94,7 +94,7 @@ def test_a_name_that_another_download_is_about_to_have_is_waited_for(
 def test_one_that_waits_has_no_place_that_the_other_needs(
     manage: Make, server: MisbehavingServer, target: Path
 ) -> None:
-    """While the first waits for its next try, others may have its place, and it needs one to go on."""
+    """While the first waits for its next try, others may take its active slot, which it needs in order to continue."""
     options = into(target, wait_for_other=True, durable=True, total_timeout=60.0)
     url = server.url("/script/x", size=SMALL, steps="status:code=503|status:code=503", then="good")
     with manage(max_concurrent_downloads=1) as manager:
@@ -158,5 +158,5 @@ def test_all_ranks_of_a_job(server: MisbehavingServer, target: Path) -> None:
     assert target.read_bytes() == content(LONG)
     assert names(target.parent) == ["file.bin"]
     server.wait_idle()
-    # Each of the others may be sent the 4 MiB of its first request before it knows.
+    # Each of the others may receive the 4 MiB of its first request before it knows.
     assert server.bytes_sent < LONG + 6 * 4 * MIB < 2 * LONG

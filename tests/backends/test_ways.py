@@ -1,4 +1,4 @@
-"""The way to the network: with either backend a download takes the proxy that was asked for, or none takes place."""
+"""Proxies: with either backend a download uses the requested proxy or does not take place."""
 
 from pathlib import Path
 

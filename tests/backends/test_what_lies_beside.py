@@ -1,4 +1,4 @@
-"""What has a name that a part file's companions need, and is somebody else's: never written, replaced or waited for."""
+"""Foreign files whose names a part file's companions need are never written, replaced or waited for."""
 
 import os
 import stat
@@ -42,7 +42,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 
 def _seen(directory: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Number, kind and content of what lies there."""
+    """Inode number, type and content of the files in the directory."""
     found = {}
     for path in directory.iterdir():
         status = path.lstat()
@@ -84,7 +84,7 @@ def test_resuming_leaves_it_alone_or_is_refused(
     manager = make(backend)
     options = QUICK | {"save_dir": target.parent, "filename": target.name}
     if backend == "aria2" and suffix != ".part.json.tmp":
-        # aria2c writes by these names and no others, through links, too.
+        # aria2c writes to exactly these names, even through links.
         with pytest.raises(DiskError, match="not created by rangefetch"):
             manager.download_and_wait(url, options)
         assert set(_seen(target.parent)) == set(ours) | set(theirs), "what was fetched is kept"
