@@ -1,4 +1,4 @@
-/* A libcurl without a network: the functions of libcurl's that the engine calls, on simulated servers and their time.
+/* A libcurl without a network: the libcurl functions that the engine calls, with simulated servers and simulated time.
  *
  * It keeps what libcurl promises (libcurl-multi(3), libcurl-errors(3), CURLOPT_WRITEFUNCTION(3), curl_easy_pause(3)) and
  * what the engine may rely on:
@@ -506,7 +506,7 @@ static void answered(CURL *easy) {
     easy->due_us = world.now_us + back_us + easy->answer.thinks_us;
 }
 
-/* False: the transfer is over. */
+/* Returns false if the transfer is over. */
 static int header_line(CURL *easy, const char *line) {
     size_t size = strlen(line);
     char copy[256];
@@ -601,7 +601,7 @@ static int hand_over_kept(CURL *easy, int *code) {
     return 1;
 }
 
-/* How many transfers of a resource are under way, in all loops. */
+/* How many transfers of a resource are active, in all loops. */
 int transfers_of(int64_t resource) {
     int count = 0;
     for (int i = 0; i < loops_made; i++)

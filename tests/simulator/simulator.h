@@ -1,10 +1,10 @@
 /* A simulated world for the engine: a clock, a network with servers, a libcurl that speaks with them, and files.
  *
- * It is one library that stands in two places. As LD_PRELOAD it answers the system calls of the engine (system.c); as
- * RANGEFETCH_LIBCURL it is the engine's libcurl (curl.c). The engine is the compiled one that ships, and cannot tell.
- * Everything that happens follows from a World that Python has filled (world.py), so it happens again in the same way.
+ * One library is used in two ways. Through LD_PRELOAD it answers the engine's system calls (system.c); named by
+ * RANGEFETCH_LIBCURL it is the engine's libcurl (curl.c). The engine is the compiled one that ships, and sees no
+ * difference. A World filled by Python (world.py) determines everything that happens, so a run can be repeated exactly.
  *
- * Time passes only in curl_multi_poll, up to the next thing that is due, and a little with every look at the clock.
+ * Time advances only in curl_multi_poll, to the next thing that is due, and a little whenever the clock is read.
  */
 #ifndef RANGEFETCH_SIMULATOR_H
 #define RANGEFETCH_SIMULATOR_H
@@ -25,7 +25,7 @@ enum {
 };
 
 static const int64_t NEVER = INT64_MAX;
-static const int64_t BEGINNING_US = 1000000000000; /* what the clock says when a world begins */
+static const int64_t BEGINNING_US = 1000000000000; /* the clock's time when a world begins */
 
 /* What goes wrong. Those of connections count a server's connections, those of requests its requests, those of the
  * system the calls of their kind. `a` and `b` are what world.py says of each kind. */
@@ -72,7 +72,7 @@ enum {
     NO_LENGTH,
     CLOSES_AFTER,
     CONNECTION_DIES,
-    OTHER_BYTES, /* which nobody could notice */
+    OTHER_BYTES, /* no client could notice */
     /* of the system */
     NO_SPACE = 80, /* pwrite fails with errno `a` */
     SHORT_WRITE,
@@ -133,7 +133,7 @@ typedef struct {
     int64_t now_us;
     int64_t requests, connections, delivered_bytes, polls, open_sockets, easies, writes, written_bytes;
     int64_t version[MOST_RESOURCES];
-    int64_t fired[MOST_FAULTS]; /* how often each fault happened */
+    int64_t fired[MOST_FAULTS]; /* how often each fault occurred */
     uint64_t digest;            /* of everything that happened, in its order */
     char broken[256];           /* what the engine did that it may not do; empty: nothing */
 } World;

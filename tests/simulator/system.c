@@ -1,4 +1,4 @@
-/* The clock and the files: what the engine asks of the system is answered here, and by the system for anybody else.
+/* The clock and the files: system calls of the engine are answered here, those of other code by the real system.
  *
  * What is about a simulated file is told by its descriptor, of which the system gives out no such numbers. Of the clock
  * and of sockets it is told by where the call comes from: the engine's own text.
@@ -170,7 +170,7 @@ static void grow(File *file, int64_t size) {
     if (size > file->size) file->size = size;
 }
 
-/* A new file; its memory is that of an earlier world. */
+/* A new file, which reuses the memory of an earlier world. */
 int simulated_file(const char *name) {
     if (file_count == MOST_FILES) return -1;
     File *file = &files[file_count++];
@@ -191,7 +191,7 @@ int simulated_file_named(const char *name) {
     return -1;
 }
 
-/* What an earlier run has left in the file. */
+/* Fills in the bytes that an earlier run has left in the file. */
 void simulated_fill(int fd, int64_t resource, int64_t version, int64_t start, int64_t end) {
     File *file = &files[fd - FIRST_FILE];
     grow(file, end);
@@ -204,7 +204,7 @@ int simulated_open(int fd) { return files[fd - FIRST_FILE].open; }
 
 void simulated_close(int fd) { files[fd - FIRST_FILE].open = 0; }
 
-/* Where a part of a file differs from a version of a resource; -1: nowhere. */
+/* The position at which a part of a file differs from a version of a resource; -1 if it does not. */
 int64_t simulated_difference(int fd, int64_t resource, int64_t version, int64_t start, int64_t end) {
     File *file = &files[fd - FIRST_FILE];
     char expected[16384];
