@@ -48,7 +48,17 @@ int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv,
 """
 # The Debian suites with new enough packages. musl 1.2.4 is the first that loads what current compilers make.
 _SUITE_OF_MUSL, _SUITE_OF_PYTHON = "trixie", "sid"
-_LEFT_OUT = ("site-packages", "dist-packages", "test", "lib-dynload", "idlelib", "tkinter", "__pycache__", "config-3*")
+_LEFT_OUT = (
+    "site-packages",
+    "dist-packages",
+    "sitecustomize.py",
+    "test",
+    "lib-dynload",
+    "idlelib",
+    "tkinter",
+    "__pycache__",
+    "config-3*",
+)
 _DEBIANS = {"x86_64": "amd64", "aarch64": "arm64"}
 
 

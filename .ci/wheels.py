@@ -68,6 +68,12 @@ def main() -> None:
     parser.add_argument(
         "platforms", nargs="*", metavar="PLATFORM", choices=[*(each.tag for each in TARGETS), "here", []]
     )
+    parser.add_argument(
+        "--free-threaded",
+        metavar="PYTHON",
+        default=shutil.which("python3.14t"),
+        help="a CPython 3.14 without the GIL, for which a wheel is built too (default: python3.14t, if it is in PATH)",
+    )
     arguments = parser.parse_args()
     wanted = {_here() if name == "here" else name for name in arguments.platforms}
     targets = [target for target in TARGETS if not wanted or target.tag in wanted]
@@ -79,6 +85,8 @@ def main() -> None:
         # Every build gets this environment, without this machine's settings for compilers, paths and languages.
         builder = Builder(work, {"SOURCE_DATE_EPOCH": str(epoch_s), "LC_ALL": "C.UTF-8", "TZ": "UTC"})
         made = [builder.source_distribution(), builder.pure_wheel(), *map(builder.wheel, targets)]
+        if arguments.free_threaded and (not wanted or _here() in wanted):
+            made.append(builder.free_threaded_wheel(arguments.free_threaded))
         for path in made:
             if path.suffix == ".whl":
                 builder.add_sbom(path, epoch_s)
@@ -127,16 +135,26 @@ class Builder:
     def wheel(self, target: Target) -> Path:
         """Build with the pinned tools. C is generated once, and all targets are compiled from the same file."""
         print(f"building for {target.tag}", flush=True)
-        compiler = f"{sys.executable} -m ziglang cc -target {target.zig}"
-        (path,) = self._build(
-            *(self._tree, "--wheel", "--no-isolation"),
-            CC=compiler,
-            CFLAGS="-DNDEBUG -fwrapv -fPIC -g0",  # instead of the flags that this Python was configured with
-            LDSHARED=f"{compiler} -shared {target.link}",
-            _PYTHON_HOST_PLATFORM=target.python,
-        )
+        (path,) = self._build(*(self._tree, "--wheel", "--no-isolation"), **self._for_target(target))
         if not path.name.endswith(f"-cp311-abi3-{target.tag}.whl"):
             raise SystemExit(f"{path.name} is no wheel for {target.tag}")
+        return path
+
+    def free_threaded_wheel(self, python: str) -> Path:
+        """For this machine's processor and glibc, with the headers of that interpreter, which has no stable ABI."""
+        (target,) = (target for target in TARGETS if target.tag == _here())
+        print(f"building for {target.tag} without the GIL", flush=True)
+        pinned = self._built.with_name("pinned.txt")
+        pinned.write_text("".join(f"{tool}=={metadata.version(tool)}\n" for tool in ("Cython", "setuptools", "wheel")))
+        (path,) = self._new(
+            self._tree,
+            *(sys.executable, "-m", "pip", "--python", python, "wheel", "--no-deps", "--no-cache-dir"),
+            *("--wheel-dir", self._built, self._tree),
+            PIP_CONSTRAINT=str(pinned),
+            **self._for_target(target),
+        )
+        if not path.name.endswith(f"-cp314-cp314t-{target.tag}.whl"):
+            raise SystemExit(f"{path.name} is not a wheel for {target.tag} without the GIL")
         return path
 
     def add_sbom(self, path: Path, epoch_s: int) -> None:
@@ -153,12 +171,27 @@ class Builder:
         self._run(sys.executable, "-m", "wheel", "pack", "--dest-dir", path.parent, top)
         shutil.rmtree(unpacked)
 
+    @staticmethod
+    def _for_target(target: Target) -> dict[str, str]:
+        """The environment that makes a build of an extension compile for the target."""
+        # -I: some of the variables for another interpreter would break this one.
+        compiler = f"{sys.executable} -I -m ziglang cc -target {target.zig}"
+        return {
+            "CC": compiler,
+            "CFLAGS": "-DNDEBUG -fwrapv -fPIC -g0",  # instead of what this Python was configured with
+            "LDSHARED": f"{compiler} -shared {target.link}",
+            "_PYTHON_HOST_PLATFORM": target.python,
+        }
+
     def _build(self, tree: Path, *options: str, **environment: str) -> set[Path]:
-        """Build, and return the new files."""
+        return self._new(tree, sys.executable, "-m", "build", "--outdir", self._built, *options, tree, **environment)
+
+    def _new(self, tree: Path, *command: str | Path, **environment: str) -> set[Path]:
+        """Run a command that builds the tree, and return the new files."""
         before = set(self._built.glob("*"))
         for leftover in (*tree.glob("build/lib*"), *tree.glob("build/temp*"), *tree.glob("build/bdist*")):
             shutil.rmtree(leftover)
-        self._run(sys.executable, "-m", "build", "--outdir", self._built, *options, tree, **environment)
+        self._run(*command, **environment)
         return set(self._built.glob("*")) - before
 
     def _run(self, *command: str | Path, **environment: str) -> None:
@@ -180,10 +213,10 @@ def check(made: Iterable[Path]) -> None:
     """Check with the usual packaging tools. tests/packaging checks the contents of the extensions."""
     made = list(made)
     wheels = [path for path in made if path.suffix == ".whl"]
-    compiled = [path for path in wheels if "-abi3-" in path.name]
+    compiled = [path for path in wheels if "-none-any" not in path.name]
     _check("twine", "check", "--strict", *made)
     _check("check-wheel-contents", *wheels)
-    _check("abi3audit", "--strict", "--summary", *compiled)
+    _check("abi3audit", "--strict", "--summary", *(path for path in compiled if "-abi3-" in path.name))
     for path in compiled:
         if "linux" in path.name:
             # This machine's libraries are not those of the wheel's platform, so they must not be searched.
