@@ -50,10 +50,13 @@ def _register(*, before: Handler = None, after_in_child: Handler = None, after_i
 
 def _before_fork() -> None:
     global _called, _is_apart
+    _called, _is_apart = [], False  # in case Ctrl-C ends the wait: Python forks all the same
     state = _let_go_of_logging()
-    _is_apart = no_fork.acquire(timeout=_PATIENCE_S)
-    if state is not None:
-        _logging_lock()._acquire_restore(state)
+    try:
+        _is_apart = no_fork.acquire(timeout=_PATIENCE_S)
+    finally:
+        if state is not None:
+            _logging_lock()._acquire_restore(state)
     _called = _handlers.copy()
     for before, _, _ in reversed(_called):
         _call(before)

@@ -136,6 +136,48 @@ def test_handlers_that_are_registered_while_nothing_is_imported_are_the_systems(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_ctrl_c_while_a_fork_waits_for_an_import_leaves_all_locks_as_they_were() -> None:
+    # Python prints an exception of a fork handler and forks all the same.
+    done = children.run(
+        """
+        import os, signal, sys, threading
+        from rangefetch import importing
+        import logging
+
+        def fork():
+            pid = os.fork()
+            if pid == 0:
+                logging.getLogger("child").debug("")
+                os._exit(not importing.no_fork.acquire(timeout=5))
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        raised, held, may_end = [], threading.Event(), threading.Event()
+        sys.unraisablehook = lambda error: raised.append(error.exc_type.__name__)
+
+        def load():
+            with importing.no_fork:
+                held.set()
+                may_end.wait(20)
+
+        codes = [fork()]
+        thread = threading.Thread(target=load)
+        thread.start()
+        held.wait()
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        codes.append(fork())
+        may_end.set()
+        thread.join()
+        codes.append(fork())
+        other = threading.Thread(target=logging.getLogger().setLevel, args=("INFO",), daemon=True)
+        other.start()
+        other.join(10)
+        print(codes, raised, other.is_alive())
+        """,
+        timeout_s=60,
+    )
+    assert (done.stdout, done.stderr) == ("[0, 0, 0] ['KeyboardInterrupt'] False\n", "")
+
+
 def test_a_child_can_make_temporary_files_that_is_forked_while_a_thread_looks_for_the_directory_of_its_first() -> None:
     done = children.run(
         """
