@@ -174,7 +174,7 @@ class Builder:
     @staticmethod
     def _for_target(target: Target) -> dict[str, str]:
         """The environment that makes a build of an extension compile for the target."""
-        # -I: some of the variables for another interpreter would break this one.
+        # -I ignores PYTHONHOME, which an assembled interpreter sets for its children.
         compiler = f"{sys.executable} -I -m ziglang cc -target {target.zig}"
         return {
             "CC": compiler,

@@ -125,7 +125,7 @@ class Promises:
         # The pages of errors and redirects are read too, up to a limit for each.
         if file.received_bytes > most + file.requests * (64 << 10):
             raise Broken(f"{download.name}: {file.received_bytes} bytes came for {sizes}")
-        # Of a window a range is a quarter, and a server may answer each with a part of it.
+        # A range is at most a quarter of the window, and a server may answer it in several parts.
         ranges = 16 * sizes // download.spec["window_bytes"] if download.spec["window_bytes"] else 0
         if file.requests > 300 + 100 * failures + 4 * file.steals + 8 * len(file.blocks) + ranges:
             raise Broken(f"{download.name}: {file.requests} requests")

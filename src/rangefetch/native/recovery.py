@@ -295,17 +295,15 @@ class Recovery:
         return 0 < most <= self._tries.failures and self._patience_left_s(failure, kind) <= 0
 
     def _patience_left_s(self, failure: Failure, kind: Kind) -> float:
-        """How many seconds a known host may still fail, since its server may be restarting.
-
-        A host is known if it has answered, if only that it cannot serve for now, or if the file has begun.
+        """How many seconds a known host may still fail, since its server may be restarting. A host is known if it has
+        answered, if only that it cannot serve for now, or if the file has begun.
         """
         task = self._task
         if task.options.bounds_tries or kind not in AFTER_A_WAIT or failure.received_bytes:
             return 0.0
         url = failure.address or task.sources[failure.source].url
         is_known = task.file.downloaded or task.saved is not None or task.backend.manners.has_answered(host_of(url))
-        # governor.has_sent covers small files too. What a proxy says or has sent tells nothing about the hosts behind
-        # it.
+        # governor.has_sent covers small files too. What a proxy says or has sent tells nothing of hosts behind it.
         is_there = failure.status in NOT_NOW or governor.has_sent(failure.host)
         if not (is_known or (is_there and not proxy_for(url, task.options))):
             return 0.0
