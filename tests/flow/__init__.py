@@ -1,1 +1,1 @@
-"""Whole downloads from real servers: what a caller is promised, held against the bytes on disk."""
+"""Whole downloads from real servers: the promises to callers, checked against the bytes on disk."""

@@ -1,4 +1,4 @@
-"""Functions of ``flow.programs`` in processes of their own."""
+"""Runs functions of ``flow.programs`` in separate processes."""
 
 import json
 import os
@@ -12,12 +12,12 @@ __all__ = ["as_json", "child", "run_child"]
 
 
 def child(program: str, *arguments: object) -> AbstractContextManager[subprocess.Popen[str]]:
-    """The function at work in a process of its own, which is gone afterwards."""
+    """Run the function in a separate process, and kill the process afterwards."""
     return at_work("flow.programs", program, *arguments)
 
 
 def run_child(program: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The same from its beginning to its end."""
+    """Run the function in a separate process and wait until it ends."""
     return subprocess.run(
         python("flow.programs", program, *arguments),
         capture_output=True,
@@ -29,5 +29,5 @@ def run_child(program: str, *arguments: object, **environment: str) -> subproces
 
 
 def as_json(**options: Any) -> str:
-    """Options as an argument of a child."""
+    """Options as a child's command-line argument."""
     return json.dumps(options)

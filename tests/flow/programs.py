@@ -1,4 +1,4 @@
-"""What the children of these tests run."""
+"""The functions that these tests run in child processes."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from servers.content import content
 
 
 def fetch(url: str, path: str, options: str = "{}") -> None:
-    """Fetch, and print how many bytes were there already. Status 1 after an error, 130 after Ctrl-C."""
+    """Fetch, and print how many bytes an earlier run had left. Exit status 1 after an error, 130 after Ctrl-C."""
     try:
         result = rangefetch.fetch(url, path, **json.loads(options))
     except DownloadError as error:
@@ -34,14 +34,14 @@ def fetch(url: str, path: str, options: str = "{}") -> None:
 
 
 def fetch_with_small_files(url: str, path: str, options: str) -> None:
-    """``fetch`` in a process whose files have 8 MiB at most."""
+    """``fetch`` in a process that cannot write more than 8 MiB to a file."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, 8 << 20))
     fetch(url, path, options)
 
 
 def fetch_where_a_save_fails(url: str, path: str, error: str) -> None:
-    """``fetch`` on a disk whose first sync says "saving" and waits for a line, and then fails with that errno (0: it
-    does not)."""
+    """``fetch``, where the first sync prints "saving", waits for a line on stdin, and then fails with the errno
+    ``error`` (0: succeeds)."""
     real = os.fsync
 
     def fsync(fd: int) -> None:
@@ -58,8 +58,8 @@ def fetch_where_a_save_fails(url: str, path: str, error: str) -> None:
 
 
 def fetch_on_two_loops(url: str, path: str, checksum: str = "") -> None:
-    """Fetch by two loops, whether or not that pays, and save all the time; say so when something is lent, and how often
-    another loop has helped."""
+    """Fetch with two loops, whether or not that pays, and save often. Prints "lent" at the first lease, and at the end
+    how often another loop has helped."""
     real = _engine.File
     files: list[_engine.File] = []
 
@@ -82,7 +82,7 @@ def fetch_on_two_loops(url: str, path: str, checksum: str = "") -> None:
 
 
 def end_while_it_runs(url: str, path: str, at_least: str) -> None:
-    """End the interpreter, without a word to the manager, in the middle of a download."""
+    """End the interpreter in the middle of a download, without stopping the manager."""
     manager = DownloadManager()
     target = Path(path)
     gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
@@ -92,18 +92,18 @@ def end_while_it_runs(url: str, path: str, at_least: str) -> None:
 
 
 def end_after(url: str, path: str, what: str) -> None:
-    """End the interpreter with nothing left to do."""
+    """End the interpreter when nothing is left to do."""
     if what == "a fetch":
         rangefetch.fetch(url, path)
     else:
         DownloadManager().start()
-    # Until the last timer of what has ended is over, and everything sleeps.
+    # Wait until the last timer has expired and all threads sleep.
     time.sleep(0.6)
     print("ending", flush=True)
 
 
 def stop_while_it_begins_again(url: str, path: str) -> None:
-    """Pause a download just when its part file is emptied because the remote file has changed."""
+    """Pause a download while its part file is being truncated because the remote file has changed."""
     logging.getLogger("rangefetch").addHandler(logging.NullHandler())
     reached, may_go_on, truncate = threading.Event(), threading.Event(), Target.truncate
 
@@ -128,7 +128,7 @@ def stop_while_it_begins_again(url: str, path: str) -> None:
 
 
 def fork_midway(url: str, path: str, child_url: str, child_path: str, size: str) -> None:
-    """Fork in the middle of a download; both processes go on with their own."""
+    """Fork in the middle of a download; the parent completes it, and the child makes a download of its own."""
     target = Path(path)
     with DownloadManager() as manager:
         gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
@@ -146,18 +146,18 @@ def fork_midway(url: str, path: str, child_url: str, child_path: str, size: str)
 
 
 def fork_during_an_import(url: str, path: str, child_url: str, child_path: str, size: str) -> None:
-    """Fork just while one of the package's threads has half of a module; both processes go on with their own."""
+    """Fork while one of the package's threads is importing a module; then do the same as ``fork_midway``."""
     imports = threading.Event()
 
     class Slow:
-        """Takes its time to find what ``email.utils`` is made of."""
+        """Delays the import of ``email._parseaddr``, which ``email.utils`` needs."""
 
         def find_spec(self, name: str, path: object, target: object = None) -> None:
             if name == "email._parseaddr":
                 imports.set()
                 time.sleep(0.3)
 
-    for name in ("email.utils", "email._parseaddr"):  # which something else may have imported
+    for name in ("email.utils", "email._parseaddr"):  # other code may have imported them
         sys.modules.pop(name, None)
     sys.meta_path.insert(0, Slow())
     target = Path(path)
@@ -174,7 +174,7 @@ def fork_during_an_import(url: str, path: str, child_url: str, child_path: str, 
 
 
 def use_the_parents_manager(url: str, path: str, verb: str) -> None:
-    """Fork in the middle of a download, and ask the parent's manager for something in the child."""
+    """Fork in the middle of a download, and call a method of the parent's manager in the child."""
     target = Path(path)
     with DownloadManager() as manager:
         gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
@@ -213,7 +213,7 @@ def _say_what_comes_of(act: Callable[[], object]) -> None:
 
 
 def fetch_slowly(url: str, path: str, first_places: str) -> None:
-    """Fetch with these places before all others where modules are looked for; the state is saved at every tick."""
+    """Fetch with ``first_places`` at the front of ``sys.path``, and save the state at every tick."""
     sys.path[:0] = [first_places]
     from rangefetch.transfer import keeping
 
@@ -222,7 +222,7 @@ def fetch_slowly(url: str, path: str, first_places: str) -> None:
 
 
 def end_while_refresh_url_blocks(url: str, path: str) -> None:
-    """End the interpreter while a function of the caller's never returns."""
+    """End the interpreter while the caller's ``refresh_url`` is running and does not return."""
     manager = rangefetch.DownloadManager()
 
     def never(_: str) -> str:
@@ -236,7 +236,7 @@ def end_while_refresh_url_blocks(url: str, path: str) -> None:
 
 
 def fork_and_stay(url: str, path: str) -> None:
-    """Have a child that does nothing, in the middle of a download; print the child's number."""
+    """Fork a child that does nothing, in the middle of a download, and print its process ID."""
     target = Path(path)
     manager = DownloadManager()
     gid = manager.download(url, {"save_dir": target.parent, "filename": target.name})
@@ -246,7 +246,7 @@ def fork_and_stay(url: str, path: str) -> None:
 
 
 def fork_with_a_session(path: str) -> None:
-    """The same, with a manager that has a session."""
+    """The same, without a download but with a manager that has a session file."""
     with DownloadManager(session_file=path):
         _stay()
 
@@ -254,7 +254,7 @@ def fork_with_a_session(path: str) -> None:
 def _stay() -> None:
     child = os.fork()
     if child == 0:
-        # Nobody waits for its ends of the pipes.
+        # Close its ends of the pipes, so that nobody waits for them.
         for fd in range(3):
             os.close(fd)
         time.sleep(600)
@@ -264,7 +264,7 @@ def _stay() -> None:
 
 
 def fetch_from_many_hosts(how: str, listed: str, directory: str, most_files: str) -> None:
-    """Fetch what is listed, with no more open files than that at a time; print how many came."""
+    """Fetch the listed URLs with at most ``most_files`` open files at a time, and print how many files arrived."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(most_files), int(most_files)))
     urls = Path(listed).read_text().splitlines()
     if how == "fetch":

@@ -1,4 +1,4 @@
-"""Is a file that has the name the one that is asked for? What is kept with it says so, else its bytes."""
+"""Whether an existing file with the name is the requested one: decided by its recorded origin, otherwise its bytes."""
 
 import errno
 import itertools
@@ -25,7 +25,7 @@ TINY = 64 << 10
 
 
 def _alike(ask: Ask, reply: Reply) -> Reply:
-    """Another file with the same size and validators, as nginx makes them of size and time."""
+    """Another file with the same size and validators, as with nginx, which makes its ETags from size and time."""
     reply.body = memoryview(content(ask.common.size, 1))[reply.start : reply.start + len(reply.body)]
     return reply
 
@@ -37,12 +37,12 @@ def _route(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was written before was written by another process, as far as this one knows."""
+    """Keep this process from noting which files it writes, as if another process had written them."""
     monkeypatch.setattr(provenance, "wrote", lambda path, url: None)
 
 
 def _forget(path: Path) -> None:
-    """As on a file system without extended attributes and without times of files."""
+    """Remove what a file system without extended attributes and modification times would not have kept."""
     for name in os.listxattr(path):
         os.removexattr(path, name)
     os.utime(path)
@@ -65,7 +65,7 @@ def test_what_this_run_wrote_from_another_url_is_never_already_there(
 def test_that_holds_for_two_names_of_one_file(server: MisbehavingServer, target: Path) -> None:
     upper, lower = target.with_name("A.bin"), target.with_name("a.bin")
     fetch(server.url("/good/A.bin", size=SIZE), upper)
-    # As a file system that ignores case has it.
+    # Both names are one file, as on a case-insensitive file system.
     lower.hardlink_to(upper)
     fails(TargetExists, server.url("/good/a.bin", size=SIZE), lower)
     assert fetch(server.url("/good/A.bin", size=SIZE), lower).already_complete
@@ -179,7 +179,7 @@ def test_a_short_body_whose_size_is_not_stated_is_compared_where_the_server_name
         "/chunked/x.bin", size=2000, etag="none", mtime=0, header='Content-Disposition: attachment; filename="file.bin"'
     )
     target.write_bytes(content(2000))
-    # Long enough for the body to have ended by the time that the name is looked at.
+    # The body is short enough to have ended by the time the name is checked.
     assert rangefetch.fetch(url, save_dir=target.parent).already_complete
     assert names(target.parent) == ["file.bin"]
 
@@ -228,7 +228,7 @@ def test_a_small_file_is_compared_whole_where_the_server_has_no_ranges(
 def test_without_a_scratch_file_there_is_no_comparison(
     server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ) -> None:
-    """Neither for the ranges (1), nor for the whole file, which follows where the server sends none (2)."""
+    """Neither of ranges (1) nor of the whole file (2), which is requested next if the server sends no ranges."""
     made = itertools.count(1)
     scratch_file = system.open_scratch
 
@@ -270,7 +270,7 @@ def test_small_files_are_already_complete_in_the_next_call(server: MisbehavingSe
 def test_what_is_there_is_compared_on_the_way_of_small_files(
     server: MisbehavingServer, target: Path, route: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One request for each, and nothing of what a large file has: no run, no part file, no lock."""
+    """Each takes one request and nothing that large files need: no task, no part file, no lock."""
     runs: list[str] = []
     task_instead = NativeBackend.task_instead
 

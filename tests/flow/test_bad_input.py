@@ -1,4 +1,4 @@
-"""Bad input is told in one line, before anything is opened."""
+"""Bad input is reported in one line, before anything is opened."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a worker is at, hashing or saving, when a download stops or begins again does not harm it."""
+"""A worker may be hashing or saving when a download stops or starts over; neither does any harm."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ SIZE = 9 * MIB + 12_345
 
 
 class Gate:
-    """Stops a method where it begins, until it is opened."""
+    """Blocks all calls of a method until it is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: type, method: str) -> None:
         self.reached, self._open = threading.Event(), threading.Event()
@@ -43,7 +43,7 @@ class Gate:
 
 @pytest.fixture
 def gate(manager: DownloadManager, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type, str], Gate]]:
-    """Makes gates, which are open again when the manager is stopped."""
+    """Makes gates, and opens them all before the manager is stopped."""
     made: list[Gate] = []
 
     def make(kind: type, method: str) -> Gate:
@@ -64,14 +64,14 @@ def _status(manager: DownloadManager, gid: str) -> DownloadStatus:
 
 
 def _within(seconds: float, condition: Callable[[], object]) -> None:
-    """Wait until it holds, or until it is clear that it will not: what is wrong would have happened by then."""
+    """Wait until the condition holds, or until the time is over, within which a wrong action would have happened."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.002)
 
 
 def _pause_meanwhile(manager: DownloadManager, gid: str, gate: Gate) -> None:
-    """Ask for a pause while a worker stands at the gate, and open it then."""
+    """Ask for a pause while a worker waits at the gate, and then open the gate."""
     with ThreadPoolExecutor() as pool:
         pausing = pool.submit(manager.pause, gid)
         _within(0.2, pausing.done)
@@ -117,7 +117,7 @@ def test_hashing_while_a_changed_file_is_begun_anew_does_no_harm(
     gid = manager.download(url, QUICK | where)
     until(hashing.reached.is_set)
     until(lambda: "starting over" in caplog.text)
-    # The file must not be emptied under the hasher; it would be before the new one's first answer comes.
+    # The file must not be truncated while it is being hashed; that would happen before the new one's first response.
     _within(0.3, lambda: target.with_name("file.bin.part").stat().st_size == 0)
     hashing.open()
     manager.wait(gid)
@@ -140,7 +140,7 @@ def test_a_save_that_was_under_way_when_all_began_again_claims_nothing(
     until(lambda: "continuing with a single stream" in caplog.text)
     _within(0.3, lambda: any(request.range is None for request in server.requests))
     saving.open()
-    # Whoever is killed at any of these moments goes on with what the state says then.
+    # A process killed at any of these moments would resume from the state as it is then.
     part = target.with_name("file.bin.part")
     while _status(manager, gid) is DownloadStatus.ACTIVE:
         with contextlib.suppress(FileNotFoundError):
@@ -155,7 +155,7 @@ def test_a_save_that_was_under_way_when_all_began_again_claims_nothing(
 
 def test_a_stop_is_heard_while_a_changed_file_is_begun_anew(server: MisbehavingServer, target: Path) -> None:
     url = server.url("/etag-changes/x", size=SIZE)
-    # In a process of its own: a manager that does not stop would stop these tests.
+    # In a separate process, because a manager that does not stop would hang the test run.
     stopped = run_child("stop_while_it_begins_again", url, target)
     assert (stopped.stdout, stopped.stderr) == ("paused\n", "")
     assert not target.exists()

@@ -1,4 +1,4 @@
-"""A remote file that is another one than before is noticed and fetched anew; two are never mixed."""
+"""A remote file that has changed is detected and fetched again; two versions are never mixed."""
 
 import hashlib
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_at_whichever_request_it_changes_no_old_byte_stays(
     server: MisbehavingServer, target: Path, route: str, turn: int
 ) -> None:
     size = 24 * MIB + 3
-    # As long as a reply takes, others are asked for: more than nine, however slow the machine.
+    # Each reply takes long enough for others to be requested: more than nine, however slow the machine.
     fetch(server.url(f"/{route}/x", size=size, skip=turn, rate="3M"), target)
     assert target.read_bytes() == content(size, 1)
 
@@ -113,7 +113,7 @@ def test_a_file_that_changes_again_and_again_is_fetched_as_one_response(
 
 @pytest.mark.parametrize("page", [1, 50_000, 2 * SIZE])
 def test_a_page_without_a_validator_is_not_the_new_version(server: MisbehavingServer, target: Path, page: int) -> None:
-    # It comes when nothing of the old version counts any more: only what was said of it speaks against the page.
+    # The page arrives after the old version's bytes were discarded: only that version's validators speak against it.
     steps = f"good|good:seed=1|no-ranges:size={page}:etag=none:mtime=0"
     fetch(server.url("/script/x", size=SIZE, steps=steps, then="good:seed=1"), target, split=1)
     assert target.read_bytes() == content(SIZE, 1)

@@ -1,4 +1,4 @@
-"""A checksum proves the file before it gets its name; wrong bytes are kept aside and never named."""
+"""A checksum is verified before the file gets its name; a file with a wrong one is kept aside as ``NAME.bad``."""
 
 import errno
 import hashlib
@@ -72,7 +72,7 @@ def test_of_what_was_kept_aside_there_is_one_for_each_target(server: Misbehaving
 def test_what_was_kept_aside_goes_with_the_download_on_any_file_system(
     server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, error: int, when: str
 ) -> None:
-    """Also where files have no attributes by which they are known, and beside somebody's of such a name."""
+    """Even if the file system has no attributes to recognise the file by, and someone else's file has that name."""
     if error:
         without_attributes(monkeypatch, error)
     theirs = target.with_name("file.bin.bad")
@@ -114,7 +114,7 @@ def test_the_bytes_of_an_earlier_run_are_in_the_checksum(server: MisbehavingServ
     interrupt(url, target, 300_000, split=1)
     part = target.with_name("file.bin.part")
     with part.open("r+b") as file:
-        file.seek(100_000)  # where no sample of the state is
+        file.seek(100_000)  # where the state has no sample
         file.write(b"changed by somebody else")
     error = fails(ChecksumMismatch, url, target, checksum=f"sha-256={_digest('sha256')}")
     assert error.actual != error.expected

@@ -1,4 +1,4 @@
-"""Responses that say something odd of a file that is all there: another status, or a coding that is none."""
+"""Responses that bring the whole file, but with an unusual status or Content-Encoding."""
 
 import contextlib
 import errno
@@ -69,7 +69,7 @@ def test_unless_it_has_several_or_is_what_the_first_range_asked_for(server: Misb
 def test_the_first_part_that_a_cache_repeats_without_saying_so_is_not_the_file(
     server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the first request asks for, which is little where a file has the name already."""
+    """Whatever the first request asks for, which is little if a file with that name exists."""
     answers: list[Reply] = []
 
     def repeated(ask: Ask, reply: Reply) -> Reply:
@@ -197,7 +197,7 @@ def _encoded(coding: str) -> bytes:
 
 @pytest.fixture
 def encoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, bytes], None]:
-    """Gives the route ``/coded`` a body and what it says of it."""
+    """Sets the body and the Content-Encoding of the route ``/coded``."""
 
     def serve(coding: str, body: bytes) -> None:
         def coded(ask: Ask, reply: Reply) -> Reply:
@@ -300,7 +300,7 @@ def test_what_cannot_be_decoded_or_is_too_long_is_an_error_and_not_the_file(
 def test_what_is_said_of_a_range_alone_makes_no_empty_file(
     server: MisbehavingServer, tmp_path: Path, code: int, times: int
 ) -> None:
-    """As where the file is being made, or its length is not known."""
+    """Servers may say so while the file is still being made, or if its length is not known."""
     url = server.url("/range-of-nothing/x.bin", size=SMALL, code=code, times=times)
     fetch(url, tmp_path / "one")
     rangefetch.fetch_many([url + "&id=2"], tmp_path, **QUICK)
@@ -321,7 +321,7 @@ def test_what_is_said_of_a_range_alone_does_not_make_an_empty_file_complete(
 
 
 def test_no_content_that_is_said_only_once_is_no_empty_file(server: MisbehavingServer, target: Path) -> None:
-    # The range is refused in another way, and a plain request follows.
+    # The range is refused with another status, and a plain request follows.
     url = server.url("/script/x", size=SMALL, steps="status:code=400|status:code=204")
     with contextlib.suppress(DownloadError):
         fetch(url, target, max_tries=2)
@@ -332,7 +332,7 @@ def test_no_content_that_is_said_only_once_is_no_empty_file(server: MisbehavingS
 def test_a_disk_on_which_there_is_no_room_to_decode_keeps_what_came(
     server: MisbehavingServer, small_disk: Path, encoding: Callable[[str, bytes], None]
 ) -> None:
-    # The decoded form fits once into the 8 MiB, and not twice.
+    # The 8 MiB have room for one decoded copy but not for two.
     body = gzip.compress(bytes(5 * MIB), mtime=0)
     encoding("gzip", body)
     error = fails(DiskError, server.url("/coded/x"), small_disk / "x", decode=True)

@@ -1,4 +1,4 @@
-"""Cookies go where they belong, for the download that they were given to, and nowhere else."""
+"""Cookies are sent only where they belong, and only for the downloads that they belong to."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ LARGE = 9 * MIB + 5
 
 
 class Fetcher:
-    """Downloads of one manager of its own, which knows no cookies yet."""
+    """Downloads files with one manager, which has no cookies at first."""
 
     def __init__(self, manager: DownloadManager, directory: Path) -> None:
         self.directory = directory
@@ -27,7 +27,7 @@ class Fetcher:
         return self._manager.download_and_wait(url, options).path.read_bytes()
 
     def cookie_file(self, *lines: str) -> Path:
-        """In Netscape's format."""
+        """Write a cookie file in Netscape format."""
         self._count += 1
         file = self.directory / f"{self._count}.txt"
         file.write_text("\n".join(["# Netscape HTTP Cookie File", *lines, ""]))

@@ -1,4 +1,4 @@
-"""What a small file costs, counted."""
+"""The cost of a small file, in function calls and objects."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def urls(nginx: Nginx) -> list[str]:
 
 @contextlib.contextmanager
 def counted() -> Iterator[Counter[str]]:
-    """How often each function is called on threads that start meanwhile, which are the backend's."""
+    """Counts the calls of each function on threads started in the meantime, which are the backend's."""
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, _argument: Any) -> None:
@@ -61,8 +61,8 @@ def test_what_costs_most_is_not_done_for_each_file(urls: list[str], tmp_path: Pa
 def test_few_functions_are_called_for_each_file(
     urls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the backend's thread; a tenth of a microsecond each at least, and while one runs no other Python does."""
-    monkeypatch.setattr(dispatching, "_TICK_S", 3600.0)  # how often there is a tick, the machine decides
+    """On the backend's thread. Each call takes at least 0.1 µs, during which no other Python code runs."""
+    monkeypatch.setattr(dispatching, "_TICK_S", 3600.0)  # the number of ticks depends on the machine's speed
     with counted() as calls, DownloadManager("native") as manager:
         starts = downloads_of(manager).starts
         stopped: list[Download] = []
@@ -73,11 +73,11 @@ def test_few_functions_are_called_for_each_file(
             until(lambda: len(stopped) == len(downloads))
             stopped.clear()
 
-        fetch(urls[:1])  # what is only done once, such as imports
+        fetch(urls[:1])  # work that is only done once, such as imports
         before = calls.total()
         fetch(urls[1:])
         assert calls["Small.__init__"] == COUNT
-        # 23 where many begin at the same time, 32 where they come by twos and threes; it had been 95.
+        # 23 if many begin at the same time, 32 if they begin in twos and threes; it used to be 95.
         assert calls.total() - before < 40 * COUNT
 
 
@@ -91,14 +91,14 @@ def test_how_to_ask_is_found_out_once_for_files_with_names_of_their_own(urls: li
 
 
 def test_small_files_leave_no_cycles(urls: list[str], tmp_path: Path) -> None:
-    """Nothing of them has to wait for the collector, which looks through a whole program to find it."""
+    """Nothing of them is left to the garbage collector, which would have to search all objects of the program."""
 
     def there() -> int:
         return sum(isinstance(each, Small | File | Download) for each in gc.get_objects())
 
     rangefetch.fetch_many(urls[:1], tmp_path / "before")
     gc.collect()
-    before = there()  # of other tests
+    before = there()  # left by other tests
     gc.disable()
     try:
         results = rangefetch.fetch_many(urls, tmp_path)

@@ -1,4 +1,4 @@
-"""What an earlier run left is trusted only if it is whole and fits; else the download begins again and says so."""
+"""What an earlier run left is used only if it is intact and fits; otherwise the download starts over and logs that."""
 
 import json
 import os
@@ -152,7 +152,7 @@ def test_the_second_process_on_a_target_is_refused_at_once(
 ) -> None:
     url = server.url("/valve/x", size=16 * MIB)
     with child("fetch", url, target, as_json()) as first:
-        # Before it is answered it holds nothing: what is written is written under its lock.
+        # It takes its lock once it has a response, before it writes anything.
         until(lambda: any(path.stat().st_size for path in target.parent.iterdir()))
         valve.narrow(256 << 10)
         error = fails(TargetLocked, url, target)

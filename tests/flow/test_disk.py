@@ -26,7 +26,7 @@ SIZE = 16 * MIB
 def test_a_file_that_does_not_fit_is_a_clear_error_and_is_never_named(
     server: MisbehavingServer, small_disk: Path, allocation: str
 ) -> None:
-    # Without a rate all of it could be on its way before the first answer is dealt with.
+    # Without a rate limit, all of it could be sent before the first response is dealt with.
     url = server.url("/good/x", size=SIZE, rate="8M")
     error = fails(DiskError, url, small_disk / "x", file_allocation=allocation)
     assert error.errno == errno.ENOSPC
@@ -104,16 +104,16 @@ def test_what_others_at_work_still_need_is_not_free(
     where = {"save_dir": small_disk, "file_allocation": allocation}
     first = manager.download(server.url("/valve/x", size=5 * MIB), QUICK | where)
     until(lambda: downloaded(manager, first) > 0)
-    if allocation == "falloc":  # which comes after the first bytes
+    if allocation == "falloc":  # the space is reserved after the first bytes
         until(lambda: _free(small_disk) <= 3 * MIB)
-    # Slow, so that the answer is looked at before much of it has come.
+    # Slow, so that the response is dealt with before much of its body has arrived.
     with pytest.raises(DiskError) as caught:
         manager.download_and_wait(server.url("/slow/y", size=6 * MIB, rate=MIB), QUICK | where)
     *needed, left = _numbers(caught.value)
     assert caught.value.errno == errno.ENOSPC
     assert left < sum(needed) <= 11 * MIB
     assert needed[0] > 5 * MIB
-    # Without reserved space the rest of the first is still to come; else it is not free any more.
+    # What the first download lacks is listed unless its space is reserved, which is then no longer free.
     assert len(needed) == (1 if allocation == "falloc" else 2)
     valve.open()
     assert manager.wait(first).size == 5 * MIB
@@ -123,7 +123,7 @@ def test_what_others_at_work_still_need_is_not_free(
 def test_where_there_is_room_for_all_nobody_looks_at_the_files_of_others(
     server: MisbehavingServer, valve: Valve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each would look at each: for a thousand downloads at a time a million files were opened."""
+    """Otherwise each download would look at every other: for a thousand at a time, a million files were opened."""
     looks: list[Path] = []
     look = space._allocated_bytes
 
@@ -159,7 +159,7 @@ def test_what_is_announced_must_fit_beside_what_was_asked_for_before(
         assert (needed, caught.value.errno) == (3 * MIB, errno.ENOSPC)
         assert left <= free
         assert needed + others > left >= others
-        # Who does not wait any more needs nothing.
+        # A download that no longer waits needs nothing.
         manager.cancel(waiting)
         manager.retry(refused)
         assert manager.get_download_progress(refused).status == "waiting"
@@ -182,7 +182,7 @@ def test_what_a_part_file_has_already_is_not_asked_for_again(
         until(lambda: manager.get_download_progress(gid).connections)
     valve.open()
     assert fetch(url, small_disk, expected_size=6 * MIB).resumed > MIB
-    # And a file that is there needs nothing at all.
+    # A complete file needs no space at all.
     assert fetch(url, small_disk, expected_size=6 * MIB).already_complete
 
 
@@ -231,7 +231,7 @@ def test_a_relative_path_works_in_a_process_of_its_own(server: MisbehavingServer
 
 @pytest.mark.parametrize("allocation", ["falloc", "trunc", "none"])
 def test_a_limit_of_file_sizes_keeps_what_came(server: MisbehavingServer, target: Path, allocation: str) -> None:
-    """RLIMIT_FSIZE, and file systems that end at some size, refuse with EFBIG."""
+    """RLIMIT_FSIZE, and file systems that limit the size of a file, cause EFBIG."""
     url = server.url("/good/x", size=SIZE)
     options = as_json(split=1, file_allocation=allocation, **QUICK)
     done = run_child("fetch_with_small_files", url, target, options)
@@ -240,7 +240,7 @@ def test_a_limit_of_file_sizes_keeps_what_came(server: MisbehavingServer, target
     assert "File too large" in done.stdout
     assert not target.exists()
     kept = saved_bytes(target)
-    # What is reserved beforehand is refused beforehand.
+    # Where the size is set in advance, that already fails.
     assert kept >= 4 * MIB if allocation == "none" else True
     result = fetch(url, target)
     assert target.read_bytes() == content(SIZE)

@@ -1,4 +1,4 @@
-"""Errors that are ``OSError``s too have what those have, and say how to go on where there is a way."""
+"""Errors that are also ``OSError``s have the attributes of one, and say how to proceed if there is a way."""
 
 from __future__ import annotations
 

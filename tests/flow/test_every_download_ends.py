@@ -1,4 +1,4 @@
-"""Whatever goes wrong inside, or in a function of the caller's: a download ends, and says how; no other is held up."""
+"""Whatever fails, in rangefetch or in the caller's functions: the download ends with a reason and delays no other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIZE = 9 * MIB
 
 @pytest.fixture
 def saves_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state is saved at every tick."""
+    """Save the state at every tick."""
     monkeypatch.setattr(keeping, "_FIRST_SAVE_S", 0.0)
     monkeypatch.setattr(keeping, "_SAVE_EVERY_S", 0.0)
 
@@ -150,11 +150,11 @@ def test_ctrl_c_while_a_save_fails_ends_at_once_and_the_next_run_has_no_wrong_by
         assert process.stdout is not None
         assert process.stdout.readline() == "saving\n"
         process.send_signal(signal.SIGINT)
-        # It waits for the disk, which answers now.
+        # The process waits for the disk, whose sync returns now.
         out, err = process.communicate("go on\n", timeout=20)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
-    # What was not synced counts for nothing, and nothing had been saved before.
+    # Data that was not synced does not count, and nothing had been saved before.
     assert names(target.parent) == ([] if error else ["file.bin.part", "file.bin.part.json"])
     valve.open()
     result = fetch(url, target)
@@ -203,7 +203,7 @@ def test_an_error_in_any_step_ends_that_download_and_no_other(
         return whole(self, *args, **kwargs)
 
     monkeypatch.setattr(owner, step, broken)
-    monkeypatch.setattr(lifecycle, "LET_GO_S", 1.0)  # without "handle" the engine's last word is lost, too
+    monkeypatch.setattr(lifecycle, "LET_GO_S", 1.0)  # if "handle" is broken, the engine's last event is lost, too
     url = server.url("/slow/x", size=2 * MIB, rate=4 * MIB)
     from rangefetch.options import DownloadOptions
     from rangefetch.transfer.download import Download
@@ -310,7 +310,7 @@ def test_nothing_is_saved_before_the_first_answer_or_after_the_file_was_closed(
     for gid in gids:
         manager.wait(gid, 30)
     for number in range(8):
-        # The same once more: all are there already.
+        # The second time, all files are complete already.
         assert manager.wait(manager.download(url, _into(target.with_name(f"{number}"))), 30).already_complete
     assert wrong == []
     assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
@@ -321,7 +321,7 @@ def test_nothing_is_saved_before_the_first_answer_or_after_the_file_was_closed(
 
 @pytest.fixture
 def never(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
-    """A function that returns when the test is over."""
+    """A function that blocks until the test is over."""
     over = threading.Event()
 
     def block(_: str) -> str:
@@ -436,7 +436,8 @@ def test_between_two_tries_a_download_waits_for_the_next(
 def test_a_lane_that_stands_still_does_not_keep_those_that_fail_from_ending_the_download(
     server: MisbehavingServer, target: Path
 ) -> None:
-    # Each connection after the second breaks at once; the second would be waited for until its read timeout.
+    # The second connection stalls, and all later ones break at once. The download must not wait for the second's read
+    # timeout.
     url = server.url("/script", size="24M", steps="good|stall:after=1000", then="cut:headers=0:after=0")
     error = fails(BadAnswer, url, target, max_tries=2, total_timeout=15.0)
     assert "no data was received" not in error.reason
@@ -462,6 +463,6 @@ def test_a_last_range_that_never_comes_is_tried_no_oftener_by_eight_connections_
     fails(TimedOut, url, target, split=split, min_split_size="1M", ca_file=certificates.ca, **options)
     server_asked = (tls_server if tls else server).requests
     asked = [each for each in server_asked if each.range is not None and each.range[1] > SIZE]
-    # Each try may get help, and what came of the first may have been a longer range.
+    # Each try may be hedged, and the first one may have been for a longer range.
     assert tries <= len(asked) <= 2 * (tries + 1)
     assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]

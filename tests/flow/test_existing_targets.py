@@ -1,4 +1,4 @@
-"""A file that has the name already: the very file that is wanted, or one that must not be touched."""
+"""An existing file with the target's name: it is either the requested file, or must not be touched."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from support.waiting import until
 
 SIZE = 24 * MIB + 7
 TINY = 64 << 10
-"""More than an answer of one byte, less than anyone would call a body."""
+"""More than is sent for a response of one byte, and far less than the file."""
 
 
 def _digest(size: int, seed: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""What breaks on the way is tried again, as often as asked; what cannot be had ends in one clear line."""
+"""Passing failures are retried as often as requested; permanent ones end with one clear line."""
 
 import time
 from pathlib import Path
@@ -101,12 +101,12 @@ def test_what_never_works_is_given_up_after_the_asked_tries_and_leaves_nothing(
         server.url(f"/{route}/x", size=SMALL, **parameters),
         target,
         max_tries=TRIES,
-        # Silence is asked about in its own way, so that a busy machine must not look silent where another fault counts.
+        # Longer for ``overflow``, so that a busy machine is not taken for a silent server.
         read_timeout=5.0 if route == "overflow" else 0.1,
         connect_timeout=0.1,
     )
     assert names(target.parent) == []
-    # Where a part has more than it should, a request for the whole follows once.
+    # If a range response is too long, one plain request follows.
     assert len(server.requests) == TRIES + (route == "overflow")
     assert len(error.tried) == TRIES
     assert str(error).endswith(f"(after {TRIES} tries)")
@@ -132,7 +132,7 @@ def test_an_answer_that_no_further_try_would_mend_is_given_up_at_once_and_leaves
 ) -> None:
     fails(kind, server.url(f"/{route}/x", size=SMALL, **parameters), target)
     assert names(target.parent) == []
-    # Where a part comes encoded, the whole may still come as it is.
+    # If a range comes encoded, the whole file may still come without encoding.
     encoded_part = route == "encoded" and parameters.get("ranges", 1)
     assert len(server.requests) == (21 if route == "redirect-loop" else 2 if encoded_part else 1)
 
@@ -145,7 +145,7 @@ def test_a_refusal_costs_no_request_in_vain_and_leaves_nothing(
     assert error.status == code
     assert str(code) in str(error)
     assert names(target.parent) == []
-    # Where the range may have been the reason, the file is asked for without one.
+    # If the range may have been the reason, the file is requested without one.
     assert len(server.requests) == (1 if code in (401, 410, 451) else 2)
 
 
@@ -164,7 +164,7 @@ def test_a_refused_connection_is_said_so(target: Path) -> None:
 
 
 def test_a_name_that_does_not_resolve_is_said_so(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # On a machine without network this would be waited out.
+    # Otherwise, on a machine without network, the download would wait for the network to come back.
     monkeypatch.setattr("rangefetch.net.network.Network.is_there", lambda self, urls, told: True)
     error = fails(ConnectionFailed, "http://no-such-host.invalid/x", target, max_tries=2)
     assert "no-such-host.invalid" in error.reason
@@ -195,7 +195,8 @@ def test_a_file_whose_etag_is_another_each_time_is_fetched_as_one_response(
 
 
 def _go_on_until_it_works(server: MisbehavingServer, url: str, target: Path) -> tuple[int, int]:
-    """Fetch until the server's faults are used up; what the last run found, and what it was sent of the rest."""
+    """Fetch until the server's faults are used up. Returns how many bytes the last run found, and how many of the rest
+    it was sent."""
     for _ in range(40):
         kept, before = saved_bytes(target), len(server.requests)
         try:
@@ -205,7 +206,7 @@ def _go_on_until_it_works(server: MisbehavingServer, url: str, target: Path) -> 
             assert saved_bytes(target) >= kept
         else:
             assert result.resumed == kept
-            # Not by a request without a range, which is broken off where it was only to see whether it is answered.
+            # Requests without a range do not count: one made only to see whether it is answered is broken off.
             return kept, sent(request for request in server.requests[before:] if request.status == 206)
     pytest.fail("the faults do not end")
 
@@ -273,7 +274,7 @@ def test_a_server_that_allows_few_connections_gives_the_file(
 
 
 def test_fewer_lanes_and_failures_together_do_not_stop_a_download(server: MisbehavingServer, target: Path) -> None:
-    # One lane stands still and then breaks. Two wait as long as the server says; the fourth is one too many.
+    # One lane stalls and then fails. Two wait as long as the server says, and the fourth is refused as one too many.
     waiting = "status:code=500:retry_after=1:delay=0.1"
     steps = f"stall:after=64K|{waiting}|{waiting}|status:code=503:delay=0.4"
     fetch(

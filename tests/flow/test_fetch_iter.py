@@ -1,4 +1,4 @@
-"""``fetch_iter``: results as they come, from any iterable, never more than a window ahead."""
+"""``fetch_iter``: results as files finish, from any iterable, which is read no further than a window ahead."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def flow(items: Any, directory: Path, **options: Any) -> Any:
 
 @pytest.fixture
 def left() -> Callable[[], set[str]]:
-    """What the process's manager has that it had not before."""
+    """A function that returns the gids added to the process's manager since the test began."""
 
     def gids() -> set[str]:
         return {progress.gid for progress in rangefetch.get_download_manager().list_downloads()}
@@ -79,7 +79,7 @@ def test_an_endless_list_is_read_no_further_than_the_window(server: MisbehavingS
         numbers.append(fetched.number)
     results.close()
     assert taken <= 550
-    # Which of the window had not ended is another matter.
+    # The other files of the window may or may not be complete.
     assert is_there(tmp_path, numbers)
 
 
@@ -110,7 +110,7 @@ def test_an_item_that_is_given_twice_and_names_that_are_given_twice(server: Misb
     assert len(outcomes) == len(items)
     assert outcomes[0].result == outcomes[1].result
     assert isinstance(outcomes[2].error, TargetExists)
-    # A name that a URL ends in is a guess, which costs a request.
+    # A name taken from the URL is a guess, and checking it costs a request.
     assert outcomes[3].error is None
     assert isinstance(outcomes[4].error, TargetExists)
     assert names(tmp_path) == ["a", "b", "same.bin"]
@@ -169,7 +169,7 @@ def test_hosts_take_turns(server: MisbehavingServer, tmp_path: Path) -> None:
     here = [url_of(server, seed % 50, f"here{seed}") for seed in range(400)]
     there = [url_of(server, seed, f"there{seed}").replace("127.0.0.1", "localhost") for seed in range(10)]
     ended = [each.number for each in flow([*here, *there], tmp_path)]
-    # Those of the second host do not come last.
+    # The second host's files do not come last.
     assert max(ended.index(number) for number in range(400, 410)) < 380
 
 
@@ -230,7 +230,7 @@ def test_an_asynchronous_iterable_is_read_no_further_than_the_window(
         async with contextlib.aclosing(aio.fetch_iter(endless(), tmp_path, window=40, **QUICK)) as results:
             async for fetched in results:
                 assert fetched.error is None
-                # As many again lie ready on each side of the thread.
+                # Up to a window of items is also buffered on each side of the thread.
                 assert taken <= len(numbers) + 4 * 40
                 numbers.append(fetched.number)
                 if len(numbers) == 200:

@@ -39,7 +39,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def processes() -> Iterator[Executor]:
-    """Two processes that know nothing of this one."""
+    """Two processes that inherit nothing from this one."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         yield pool
 
@@ -49,7 +49,7 @@ def many(items: Any, directory: Path, **options: Any) -> list[Any]:
 
 
 def small_urls(server: MisbehavingServer, count: int, *, first: int = 0) -> list[str]:
-    """Files of the same size and different bytes: ``n.bin`` has those of the seed ``n``."""
+    """URLs of files of the same size but different content: ``n.bin`` has the content with seed ``n``."""
     return [server.url(f"/good/{seed}.bin", size=SMALL, seed=seed) for seed in range(first, first + count)]
 
 
@@ -75,8 +75,8 @@ def test_results_come_in_the_order_of_the_items(server: MisbehavingServer, direc
 def test_small_files_share_a_few_connections(server: MisbehavingServer, directory: Path) -> None:
     many(small_urls(server, 600), directory)
     assert len(server.requests) == 600
-    # There are no more than 16 at a time. The first files are divided among the loops; then one loop has the host, and
-    # the others give up what they have.
+    # At most 16 are open at a time. The first files are divided among the loops; then one loop takes over the host, and
+    # the others give up their connections.
     assert server.connections <= 32
 
 
@@ -181,7 +181,7 @@ def test_of_two_with_one_name_the_later_is_refused(server: MisbehavingServer, di
     assert [type(result) for result in results[1:3]] == [TargetExists, TargetExists]
     assert [result.url for result in results[1:3]] == urls[1:]
     assert (directory / "same.bin").read_bytes() == content(SMALL, 0)
-    # What their server calls them is asked, and no more.
+    # Their server is asked for their names, and nothing else.
     assert [each.range for each in server.requests if each.path.startswith(("/good/1/", "/good/2/"))] == [(0, 2)] * 2
 
 
@@ -278,7 +278,7 @@ def test_progress_counts_what_is_at_work_and_how_fast(
     fastest = max(progress.speed for progress in on_the_way)
     assert 2 * MIB < fastest < 8 * MIB
     assert seen[-1][1].speed == 0.0
-    # At most every 100 ms, but for the last.
+    # At most every 100 ms, except for the last.
     times = [at for at, _ in seen[:-1]]
     assert all(after - before >= 0.09 for before, after in itertools.pairwise(times))
 
@@ -306,7 +306,7 @@ def test_each_item_is_told_when_it_ends(server: MisbehavingServer, directory: Pa
     def note(number: int, outcome: object) -> None:
         told.append((number, outcome))
         threads.add(threading.get_ident())
-        # The slow one ends when all the others have been told, and not before.
+        # The slow one can end only after all the others have been reported.
         if len(told) == len(urls) - 1:
             valve.open()
 
@@ -440,7 +440,7 @@ def test_a_program_ends_soon_after_its_last_file(server: MisbehavingServer, dire
     program = "import sys, rangefetch; rangefetch.fetch_many(sys.argv[2:], sys.argv[1])"
     command = [sys.executable, "-c", program, str(directory), *small_urls(server, 3)]
     places = os.pathsep.join([str(Path(rangefetch.__file__).parents[1])])
-    # What the interpreter waits for at its end would otherwise be a minute.
+    # Otherwise the interpreter would wait for a minute at its end.
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": places}, timeout=20, capture_output=True, text=True, check=False
     )

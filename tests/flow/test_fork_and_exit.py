@@ -1,4 +1,4 @@
-"""The end of the interpreter and a fork in the middle of a download: both are clean."""
+"""Ending the interpreter, or forking, in the middle of a download: both are clean."""
 
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ SIZE = 24 * MIB + 12_345
 
 
 def _end(program: str, *arguments: object) -> tuple[float, int, str]:
-    """Have an interpreter end: how long that took, its status, what it complained of."""
+    """Run a program until its interpreter has ended. Returns how long the end took, the exit status, and stderr."""
     with child(program, *arguments) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ending\n"
@@ -77,7 +77,7 @@ def test_after_a_fork_parent_and_child_both_fetch_right(server: MisbehavingServe
 
 
 def test_a_fork_leaves_the_child_no_half_of_a_module(server: MisbehavingServer, target: Path) -> None:
-    """What reads dates is imported when the first one comes, by a thread that the child does not have."""
+    """The module that parses dates is imported when the first one arrives, by a thread that the child does not have."""
     size = 6 * MIB
     done = run_child(
         "fork_during_an_import",
@@ -128,7 +128,7 @@ print(sizes, {os.waitpid(pid, 0)[1] for pid in children})
 def test_a_child_forked_while_a_thread_loads_rangefetch_fetches_right(
     server: MisbehavingServer, target: Path, way: str
 ) -> None:
-    """It would wait for ever for a module that nobody in it is loading."""
+    """Otherwise the child would wait for ever for a module that none of its threads is loading."""
     done = children.run(FORKS_WHILE_IT_BEGINS, server.url("/good/x", size=9 * MIB), target.parent, way)
     assert done.stdout == f"[{9 * MIB}] {{0}}\n", done.stderr
     if way != "stream":
@@ -145,7 +145,7 @@ def test_the_parents_manager_refuses_in_the_child_with_a_clear_error(
     assert done.stderr == ""
     assert done.stdout.startswith("RuntimeError: ")
     assert "fork" in done.stdout
-    # The child has not touched what is the parent's: it saved when it stopped.
+    # The child has not touched the parent's files: the parent saved its state when it stopped.
     assert names(target.parent) == begun(target)
     assert saved_bytes(target) > 0
 

@@ -1,4 +1,4 @@
-"""A thread imports what is not needed before, another one forks: neither waits for the other."""
+"""One thread imports a module on first use while another one forks: they do not deadlock."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def fork(in_child):
 """
 
 PROGRAMS = {
-    # Its handler takes its lock before ours is called, which is the older.
+    # Handlers run newest first: logging's, which is newer than ours, takes its lock before ours is called.
     "wants the lock of logging, which is the younger": """
 import logging
 os.register_at_fork(before=forking.set)
@@ -137,7 +137,7 @@ def test_handlers_that_are_registered_while_nothing_is_imported_are_the_systems(
 
 
 def test_ctrl_c_while_a_fork_waits_for_an_import_leaves_all_locks_as_they_were() -> None:
-    # Python prints an exception of a fork handler and forks all the same.
+    # Python prints an exception raised by a fork handler, and forks all the same.
     done = children.run(
         """
         import os, signal, sys, threading

@@ -1,4 +1,4 @@
-"""A disk that is full stops a list: once, clearly, and so that the same call goes on when there is room."""
+"""A full disk stops a list with one clear error, and the same call continues it once there is room."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL = 100_000
 COUNT = 2000
 FIT = 8 * MIB // SMALL
 AT_WORK = 512
-"""Requests for downloads that were asked for when the first of them has failed: 256, each perhaps twice."""
+"""The most requests made for downloads that were already started when the first one failed: 256, perhaps two each."""
 
 
 def urls_of(server: MisbehavingServer, count: int = COUNT) -> list[str]:
@@ -29,7 +29,7 @@ def urls_of(server: MisbehavingServer, count: int = COUNT) -> list[str]:
 
 
 def whole(directory: Path) -> list[str]:
-    """The files that are there, each with what it should have."""
+    """The names of the files with a final name, after checking their content."""
     found = [name for name in names(directory) if name.endswith(".bin")]
     for name in found:
         assert (directory / name).read_bytes() == content(SMALL, int(name[:4]) % 7)

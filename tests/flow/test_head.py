@@ -1,4 +1,4 @@
-"""``head`` says what a URL has, and fetches nothing of it."""
+"""``head`` describes the file at a URL without downloading it."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_where_a_range_is_refused_head_is_asked(
     routes("only_head", _only(lambda ask: ask.method == "HEAD", refusal))
     found = head(server.url("/only_head/a.bin"), retry_wait=0.01)
     assert (found.size, found.etag) == (SIZE, etag(SIZE))
-    assert found.supports_ranges  # it says so (Accept-Ranges)
+    assert found.supports_ranges  # the server says so (Accept-Ranges)
     assert [method for method, _ in _methods(server)] == ["GET", "HEAD"]
     server.wait_idle()
     assert server.requests[-1].bytes_sent == 0
@@ -354,7 +354,7 @@ def test_nothing_is_left_open(server: MisbehavingServer) -> None:
         with pytest.raises(HttpStatusError):
             rangefetch.head(server.url("/status/a.bin", code=410))
     manager.stop()
-    assert threads  # which no_leaks compares
+    assert threads  # no_leaks compares them
 
 
 def test_without_the_engine_it_says_so(monkeypatch: pytest.MonkeyPatch, server: MisbehavingServer) -> None:

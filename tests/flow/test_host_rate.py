@@ -1,4 +1,4 @@
-"""``host_rate``: how many requests a host gets, whatever they are for."""
+"""``host_rate`` limits the requests to a host, whatever they are for."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from support.downloads import QUICK
 from support.files import MIB
 
 LATE_S = 0.1
-"""By so much a request may come later than it was sent: what was sent later may seem to follow it at once."""
+"""How long after it was sent a request may arrive, so that the next one may seem to follow it at once."""
 
 
 def most_within(times_s: Sequence[float], seconds: float) -> int:
-    """How many requests came in the fullest time of this length."""
+    """The largest number of requests that came in any period of this length."""
     times_s = sorted(times_s)
     return max(bisect.bisect_left(times_s, at_s + seconds) - first for first, at_s in enumerate(times_s))
 
 
 def must_be_spaced(times_s: Sequence[float], rate: float) -> None:
-    """No time of half a second, or of more, has more requests than the rate allows."""
+    """Check that no period of 0.5 s or 1 s has more requests than the rate allows."""
     for seconds in (0.5, 1.0):
         assert most_within(times_s, seconds) <= rate * (seconds + LATE_S) + 1
 
@@ -53,7 +53,7 @@ def test_many_small_files(tmp_path: Path, how: str) -> None:
 
 
 def test_what_the_rate_allows_is_used(tmp_path: Path) -> None:
-    """Answers that take a while do not make it less."""
+    """Slow responses do not lower the rate."""
     with CountingServer(delay_s=0.5) as server:
         fetch_many([server.url(f"f{number:03}") for number in range(60)], tmp_path, host_rate="30/s")
         came_s = sorted(times(server))
@@ -115,7 +115,7 @@ def test_streams(server: MisbehavingServer) -> None:
 
 
 def test_a_slow_host_holds_no_other_back(tmp_path: Path) -> None:
-    """It is first in the list, and has more files than there are places."""
+    """The slow host's files are first in the list, and there are more of them than places."""
     with CountingServer() as slow, CountingServer() as other:
         urls = [slow.url(f"s{number:03}") for number in range(400)] + [other.url(f"o{n:03}") for n in range(40)]
         done = 0

@@ -1,4 +1,4 @@
-"""What a host asks for, and what the user allows it, holds for all downloads of the process together."""
+"""A host's demands, and the user's limits for a host, apply to all downloads of the process together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_rest_holds_for_files_in_batches_and_none_of_them_is_lost(
     counting.refuse(status, 1, after=100)
     results = fetch_many([counting.url(f"f{number:04}") for number in range(400)], tmp_path, max_concurrent_downloads=8)
     assert all(isinstance(result, DownloadResult) for result in results)
-    # What was under way when the first of them was refused.
+    # The requests under way when the first of them was refused.
     assert counting.refused <= 8 + 1
     assert len(counting.seen) == 400 + counting.refused
 
@@ -48,7 +48,7 @@ def test_a_rest_that_one_manager_has_heard_of_holds_for_the_others(counting: Cou
         gids += [(other, other.download(counting.url(f"f{n}"), {"save_dir": tmp_path})) for n in range(8)]
         for manager, gid in gids:
             assert manager.wait(gid, timeout=20).size == counting.size
-    # The first, and what was sent before its answer came.
+    # The first request, and those sent before its response came.
     assert counting.refused <= 9
     late = [each.time_s - counting.seen[0].time_s for each in counting.seen if each.status < 400]
     assert min(late) >= 1.0
@@ -101,7 +101,7 @@ def test_small_files_and_downloads_share_the_places(counting: CountingServer, tm
 
 
 def test_hosts_that_are_silent_hold_up_no_other(tmp_path: Path) -> None:
-    """None of them accepts a connection, and 30 s is how long each may take."""
+    """None of them accepts a connection or answers, and the timeouts are 30 s and more."""
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(20)]
         live = [stack.enter_context(CountingServer()) for _ in range(20)]
@@ -121,7 +121,7 @@ def test_hosts_that_are_silent_hold_up_no_other(tmp_path: Path) -> None:
 
 
 def test_small_files_of_many_hosts_are_asked_for_as_many_at_a_time_as_curl_does(tmp_path: Path) -> None:
-    """``curl -Z`` has fifty at a time: no answer comes before as many requests are there."""
+    """``curl -Z`` makes 50 requests at a time. The server does not answer until 50 requests are there."""
     with ManyHosts(together=50) as hosts:
         results = fetch_many([hosts.url(number, f"f{number}") for number in range(300)], tmp_path)
         assert all(result.size == hosts.size for result in results)
@@ -135,7 +135,8 @@ def test_a_number_that_the_user_gives_holds_for_many_hosts_too(tmp_path: Path) -
 
 
 def test_no_more_than_16_files_that_are_not_small_are_at_work(tmp_path: Path) -> None:
-    """All begin as small ones do, and those that turn out to be large wait for their turn: each at work has a part."""
+    """All begin as small files, and those that prove to be large wait for their turn. Each one at work has a part file.
+    """
     with ManyHosts(size=3 * MIB) as hosts:
         urls = [hosts.url(number, f"f{number}") for number in range(60)]
         counts: list[int] = []
@@ -199,7 +200,7 @@ def test_a_download_from_a_silent_host_lets_others_have_its_place_and_comes_back
         ]
         for gid in others:
             assert manager.wait(gid, timeout=20).size == counting.size
-        # It has its turn again, and keeps it.
+        # It gets its turn again, and keeps it.
         until(lambda: manager.get_download_progress(first).status == "active")
         manager.cancel(first, remove_files=True)
 
@@ -213,7 +214,7 @@ def test_a_download_from_a_silent_host_lets_others_have_its_place_and_comes_back
     ],
 )
 def test_more_hosts_than_there_may_be_open_files(tmp_path: Path, how: str, count: int, most_files: int) -> None:
-    """Idle connections are kept, but not at the price of new ones, and connections not at that of files."""
+    """Idle connections are kept unless new ones need their descriptors, and connections make room for files."""
     assert _fetched_from_many_hosts(tmp_path, how, count, most_files) == [1000] * count
 
 
@@ -222,7 +223,7 @@ def test_more_large_files_than_there_may_be_open_files(tmp_path: Path) -> None:
 
 
 def _fetched_from_many_hosts(tmp_path: Path, how: str, count: int, most_files: int, size: int = 1000) -> list[int]:
-    """The sizes of the files that a process fetches with so many open files at most."""
+    """The sizes of the files fetched by a process that may open at most ``most_files`` files."""
     directory = tmp_path / "into"
     with ManyHosts(size=size) as hosts:
         (tmp_path / "list").write_text("\n".join(hosts.url(number, f"f{number}") for number in range(count)))
@@ -240,7 +241,7 @@ def test_after_a_rest_they_have_places_again_and_no_more_than_there_are(
     counting: CountingServer, tmp_path: Path, kind: str
 ) -> None:
     counting.refuse(429, 3)
-    # What has a size is no small file.
+    # A download with an expected size is not treated as a small file.
     options = {"save_dir": tmp_path} | ({"expected_size": counting.size} if kind == "large" else {})
     with CountingServer(delay_s=0.2) as other, DownloadManager("native", max_concurrent_downloads=2) as manager:
         gids = [manager.download(counting.url(f"r{n}"), options) for n in range(4)]
@@ -259,7 +260,7 @@ def test_after_a_rest_they_have_places_again_and_no_more_than_there_are(
 def test_a_rest_of_where_redirects_lead_holds_up_no_other_host(
     counting: CountingServer, server: MisbehavingServer, tmp_path: Path
 ) -> None:
-    """Small files that were sent there give way, and none is asked for again and again meanwhile."""
+    """Small files that were redirected there give up their places, and are not requested again in the meantime."""
     counting.refuse(429, 120)
     with CountingServer() as other, DownloadManager("native", max_concurrent_downloads=4) as manager:
         options = {"save_dir": tmp_path}
@@ -304,8 +305,8 @@ def test_a_resting_host_does_not_hold_up_the_others_of_one_call(counting: Counti
 
 
 def test_what_waits_for_its_next_try_holds_up_no_other_that_is_to_be_tried(tmp_path: Path) -> None:
-    """However short the wait: hosts that are down are tried beside each other, if there is but one place."""
-    policy = RetryPolicy(longest_wait=0.9)  # which a download that has begun would wait for in its place
+    """However short the wait is: even with a single place, several hosts that are down are tried in turns."""
+    policy = RetryPolicy(longest_wait=0.9)  # a download that has begun would wait so long in its place
     options = {"save_dir": tmp_path, "retry_wait": 0.9, "max_tries": 1000}
     with (
         socket.create_server(("127.0.0.1", 0)) as unused,
@@ -323,7 +324,7 @@ def test_what_waits_for_its_next_try_holds_up_no_other_that_is_to_be_tried(tmp_p
 
 
 def test_behind_a_proxy_all_files_are_of_one_host(counting: CountingServer, tmp_path: Path) -> None:
-    """The server is the proxy, which answers in the place of all others."""
+    """The server is the proxy, and answers for all other hosts."""
     counting.refuse(429, 1, after=10)
     urls = [f"http://host{number}.example/f{number}" for number in range(30)]
     fetch_many(urls, tmp_path, proxy=f"http://127.0.0.1:{counting.port}", max_connection_per_server=2)

@@ -1,4 +1,4 @@
-"""Bytes of two files, or of two versions of one, are never put together; no part of a file passes for all of it."""
+"""Bytes of two files, or of two versions of one, are never mixed, and no part of a file is taken for the whole."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ VALIDATORS = {
 
 
 def _as_200(ask: Ask, reply: Reply, *, says: bool = True) -> Reply:
-    """A part with the status of a whole."""
+    """A part of the file with the status of the whole."""
     if reply.status == 206:
         reply.status = 200
         if not says:
@@ -39,7 +39,7 @@ def _as_200(ask: Ask, reply: Reply, *, says: bool = True) -> Reply:
 
 
 def _claims(ask: Ask, reply: Reply, *, part: str = "") -> Reply:
-    """The whole file as 200 in answer to a range, with a Content-Range that says something else."""
+    """A range request gets the whole file with status 200, and a Content-Range that says something else."""
     if "range" in ask.headers:
         reply = ask.good(ranges=False)
         reply.headers["Content-Range"] = part
@@ -47,7 +47,7 @@ def _claims(ask: Ask, reply: Reply, *, part: str = "") -> Reply:
 
 
 def _exactly(ask: Ask, reply: Reply, *, chunked: bool = False) -> Reply:
-    """The beginning of the file, as long as was asked for, whatever its place, and without a word about it."""
+    """A range request gets as many bytes as it asked for, but from the start of the file, as a plain 200."""
     if reply.status != 206:
         return reply
     reply = ask.good(ranges=False)
@@ -58,7 +58,7 @@ def _exactly(ask: Ask, reply: Reply, *, chunked: bool = False) -> Reply:
 
 
 def _short(ask: Ask, reply: Reply, *, of: int = 3 * MIB) -> Reply:
-    """The beginning of the file as if it were all of it."""
+    """The start of the file, as if it were the whole."""
     reply = ask.good(ranges=False)
     reply.body = reply.body[:of]
     return reply
@@ -72,13 +72,13 @@ def _disguise(reply: Reply, validators: str) -> Reply:
 
 
 def _versions(ask: Ask, reply: Reply, *, turns: int = 1, validators: str = "nothing") -> Reply:
-    """The first ``turns`` requests get one file, those after them another, under the same validators."""
+    """The first ``turns`` requests get one file, and later ones another, with the same validators."""
     reply = ask.good(seed=0 if ask.turn < turns else 1)
     return _disguise(reply, validators)
 
 
 def _one_less(ask: Ask, reply: Reply, *, validators: str = "", how: str = "close") -> Reply:
-    """One byte less than there is, in every body; ranges after the first one break."""
+    """Every body lacks its last byte, and ranges after the first one break off."""
     if validators:
         reply = _disguise(reply, validators)
     if "range" in ask.headers and ask.turn > 0:
@@ -89,13 +89,13 @@ def _one_less(ask: Ask, reply: Reply, *, validators: str = "", how: str = "close
 
 
 def _nodes(ask: Ask, reply: Reply) -> Reply:
-    """Each request is answered by another node, with an ETag of its own for the same bytes."""
+    """Two nodes answer in turns, each with its own ETag for the same bytes."""
     reply.headers["ETag"] = f'"node-{ask.turn % 2}"'
     return reply
 
 
 def _two_fields(ask: Ask, reply: Reply, *, field: str = "ETag", turns: int = 1) -> Reply:
-    """One file, and after ``turns`` requests another one: a cache says the same of both, the server does not."""
+    """One file, and after ``turns`` requests another. A cache adds the same validator to both; the server's differ."""
     reply = ask.good(seed=0 if ask.turn < turns else 1)
     if field == "ETag":
         reply.extra.append(f"ETag: {reply.headers['ETag']}")
@@ -209,13 +209,13 @@ def test_what_was_said_of_a_small_file_is_not_forgotten_when_ranges_break(
     how: str,
     tls: bool,
 ) -> None:
-    """The first answer names the whole size; the plain request that is left in the end brings less."""
+    """The first response states the full size; the plain request made at the end brings less."""
     url = (tls_server if tls else server).url("/one-less/x.bin", size=200_000, validators=validators, how=how)
     [outcome] = rangefetch.fetch_many(
         [url], tmp_path / "many", on_error="return", ca_file=certificates.ca, max_tries=2, **QUICK
     )
     if how == "part" and isinstance(outcome, DownloadResult):
-        # The byte that was missing came by itself.
+        # The missing byte was fetched by itself.
         assert outcome.path.read_bytes() == content(200_000)
         return
     assert isinstance(outcome, DownloadError), outcome
@@ -356,7 +356,7 @@ def test_a_file_that_is_replaced_is_not_mixed_over_http_2(certificates: Certific
         new.replace(file)
         assert manager.wait(gid, timeout=30).identity == "etag"
         assert {line.protocol for line in nginx.log(at_least=2)} == {"HTTP/2.0"}
-    # A busy machine may have all of the old one before there is a new one.
+    # On a busy machine, all of the old version may have arrived before there is a new one.
     assert target.read_bytes() in (content(SIZE), content(SIZE, 1))
 
 
@@ -382,7 +382,7 @@ def test_a_mirror_that_answers_first_does_not_decide(
     seed: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # It is left alone for so long that a mirror stands in for it.
+    # Retry-After makes the URL rest for so long that a mirror stands in for it.
     url = server.url("/status/x", code=503, size=SIZE, times=1, header="Retry-After: 2")
     mirror = other_server.url("/good/x", size=SIZE + more, seed=seed)
     result = fetch(url, target, mirrors=[mirror], split=split, min_split_size="1M")
@@ -474,7 +474,7 @@ def test_a_download_that_is_stopped_while_the_url_is_asked_keeps_what_came(
         manager.pause(gid)
         assert names(target.parent) == begun(target)
         assert saved_bytes(target) == SIZE
-    # The rest that the server has asked for holds for this one, too.
+    # The rest that the server asked for applies to this download, too.
     result = fetch(url, target, mirrors=[mirror], total_timeout=60.0)
     assert (result.resumed, result.identity) == (SIZE, "compared")
     assert target.read_bytes() == content(SIZE)

@@ -1,4 +1,4 @@
-"""A stream goes on with nothing but the file of which its reader has had the beginning."""
+"""A stream continues only with the file whose beginning its reader already has."""
 
 import threading
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from support.files import MIB
 
 
 class _Gate:
-    """The pace of a reply that stops in the middle until the reader has read its beginning."""
+    """The pace of a reply, which stops midway until the reader has read the beginning."""
 
     bytes_per_second = 1 << 40
 
@@ -36,7 +36,7 @@ STREAM = 9 * MIB
 
 
 class _Cut:
-    """The first reply breaks off behind the gate; the later ones are of what the test says."""
+    """The first reply breaks off after the gate; the parameters say what the later ones send."""
 
     def __init__(self, gate: _Gate) -> None:
         self._gate = gate
@@ -72,7 +72,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gate]:
 
 
 def _read_on(url: str, gate: _Gate, **options: object) -> bytes:
-    """Read a little, let the connection break, and read the rest. Whatever is read is of the first file."""
+    """Read a little, let the connection break, and read the rest. Checks that all bytes read are the first file's."""
     with rangefetch.stream(url, **(QUICK | options)) as file:
         read = bytearray(file.read(MIB))
         gate.opened.set()
@@ -131,7 +131,7 @@ def test_a_stream_that_was_paused_goes_on_with_nothing_but_the_same_file(
     server: MisbehavingServer, gate: _Gate, etag: str, then: str, seed: int, plain: int
 ) -> None:
     url = server.url("/cut-at-gate/x", size=STREAM, etag=etag, then=then, seed=seed, plain=plain)
-    # One lane: no other may meet the second version before the pause.
+    # One lane, so that no other lane meets the second version before the pause.
     with rangefetch.stream(url, split=1, **QUICK) as file:
         read = bytearray(file.read(MIB))
         raw = file.raw

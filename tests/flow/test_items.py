@@ -1,4 +1,4 @@
-"""The items of ``fetch_many``: what they may be, and that a wrong one is named before anything is begun."""
+"""The items of ``fetch_many``: their forms, and that a wrong one is named before anything is started."""
 
 import multiprocessing
 import threading
@@ -94,7 +94,7 @@ def test_one_name_for_many_is_an_error(server: MisbehavingServer, tmp_path: Path
 
 
 def _die_when(executor: Executor, is_due: Any) -> threading.Thread:
-    """Kills a worker when that is so."""
+    """Start a thread that kills a worker once ``is_due()`` is true."""
 
     def kill() -> None:
         until(is_due)

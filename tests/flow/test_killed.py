@@ -1,4 +1,4 @@
-"""Killed at whatever moment, a download goes on with what it had saved, and the file is never a wrong one."""
+"""A download that is killed at any moment resumes from what it had saved, and never yields a wrong file."""
 
 import random
 import signal
@@ -24,7 +24,7 @@ SIZE = 12 * MIB + 12_345
 
 @dataclass
 class Victim:
-    """One download that is to be killed: so many seconds after so many saves."""
+    """A download to be killed, ``after_s`` seconds after it has saved its state ``saves`` times."""
 
     saves: int
     after_s: float
@@ -32,14 +32,14 @@ class Victim:
     target: Path
     process: Popen[str]
     kept: list[int] = field(default_factory=list)
-    """What each save that was seen says is there."""
+    """How many bytes are there, according to each save that was seen."""
     last: tuple[int, int] = (0, 0)
-    """By which the next save is told from it."""
+    """The inode and time of the last save, which tell the next save from it."""
     due_s: float = 0.0
-    """When to kill it, once it has saved so often."""
+    """When to kill it; 0 until it has saved that often."""
 
     def look(self, now_s: float) -> bool:
-        """Whether it is time."""
+        """Note any new save, and return whether it is time to kill the download."""
         if not self.due_s and len(self.kept) == self.saves:
             self.due_s = now_s + self.after_s
         with suppress(FileNotFoundError):
@@ -56,7 +56,7 @@ def _path(url: str) -> str:
 
 @pytest.fixture
 def valves(monkeypatch: pytest.MonkeyPatch) -> list[Valve]:
-    """One for each victim: routes ``/valve0``, ``/valve1`` ..., a MiB a second."""
+    """One for each victim, of 1 MiB/s: the routes ``/valve0``, ``/valve1`` ..."""
     made = [Valve(MIB) for _ in range(10)]
     for number, valve in enumerate(made):
         monkeypatch.setitem(ROUTES, f"valve{number}", Route(f"valve{number}", valve, {}))
@@ -95,7 +95,7 @@ def test_killed_at_any_moment_only_what_was_not_saved_is_fetched_again(
             time.sleep(0.005)
     server.wait_idle()
     for number, victim in enumerate(victims):
-        # The last is a save that was cut short.
+        # The ``.tmp`` file is from a save that was interrupted.
         assert set(names(victim.target.parent)) <= {*begun(victim.target), "file.bin.part.json.tmp"}
         kept = saved_bytes(victim.target)
         seen = [*victim.kept, kept]

@@ -1,4 +1,4 @@
-"""Where ranges fail and a plain request works, the file comes as one stream."""
+"""If ranges fail but a plain request works, the file is fetched as one stream."""
 
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def test_the_same_holds_over_https(
 def test_a_server_that_refuses_ranges_longer_than_the_file_is_asked_for_small_ones_plainly(
     server: MisbehavingServer, tmp_path: Path, code: int
 ) -> None:
-    # Also when it is known to send ranges of large ones.
+    # Even when it is known to send ranges of large files.
     fetch(server.url("/range-refused/large", size=SIZE, code=code, too_long=1), tmp_path / "large")
     urls = [server.url(f"/range-refused/{number}", size=SMALL, code=code, too_long=1) for number in range(3)]
     rangefetch.fetch_many(urls, tmp_path, **QUICK)
@@ -94,7 +94,7 @@ def test_a_server_that_refuses_ranges_beyond_some_offset_sends_one_stream(
 ) -> None:
     fetch(server.url("/range-refused/x", size=SIZE, code=code, beyond="6M"), target, **options)
     assert target.read_bytes() == content(SIZE)
-    # Not always the last: ranges that were under way may be heard of after it.
+    # It is not always the last request: ranges that were under way may be answered after it.
     assert plain(server) >= 1
 
 
@@ -232,7 +232,7 @@ def test_a_body_that_is_short_either_way_is_an_error(server: MisbehavingServer, 
 
 @pytest.fixture
 def read_before_the_second_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader of a stream has some of the first 4 MiB before more is asked for."""
+    """Have a stream's reader take some of the first 4 MiB before more is requested."""
     monkeypatch.setattr(Sink, "window_bytes", 2 * MIB)
 
 

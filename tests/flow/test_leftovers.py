@@ -1,4 +1,4 @@
-"""Nothing is left behind, and nothing of others is taken along: what a stopped download has on the disk."""
+"""The files of a stopped download: none of them is left behind, and nobody else's files are touched."""
 
 import hashlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Cookies that servers set along the way, logins at other hosts, and who is told the user's secrets."""
+"""Cookies that servers set along the way, logins at other hosts, and which hosts receive the user's credentials."""
 
 import os
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_a_cookie_stays_with_its_host(server: MisbehavingServer, target: Path, a
 
 
 def test_a_cookie_of_a_public_suffix_is_not_taken(server: MisbehavingServer, target: Path) -> None:
-    # A proxy answers for hosts that there are not.
+    # A proxy answers for hosts that do not exist.
     options = {"proxy": f"http://127.0.0.1:{server.port}"}
     wall = "cookie-wall/x?size=1000&attributes=%3B+Path%3D%2F%3B+Domain%3Dco.uk"
     with DownloadManager() as manager:

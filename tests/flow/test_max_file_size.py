@@ -1,4 +1,4 @@
-"""``max_file_size``: a larger file is refused, by what the server says and by what it sends."""
+"""``max_file_size``: a larger file is refused, by the size that the server states or by the bytes that it sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which name a file gets where the user gave none: the server's, made safe, else the URL's, else a default."""
+"""A file's name if the user gave none: the server's, made safe, otherwise the URL's, otherwise a default."""
 
 import contextlib
 import os
