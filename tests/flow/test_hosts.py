@@ -135,8 +135,7 @@ def test_a_number_that_the_user_gives_holds_for_many_hosts_too(tmp_path: Path) -
 
 
 def test_no_more_than_16_files_that_are_not_small_are_at_work(tmp_path: Path) -> None:
-    """All begin as small files, and those that prove to be large wait for their turn. Each one at work has a part file.
-    """
+    """All begin as small files, and those that prove to be large wait for their turn. Each at work has a part file."""
     with ManyHosts(size=3 * MIB) as hosts:
         urls = [hosts.url(number, f"f{number}") for number in range(60)]
         counts: list[int] = []

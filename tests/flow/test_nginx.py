@@ -1,4 +1,4 @@
-"""The same with the server that most people have."""
+"""The same with nginx, the server that most people have."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SIZE = 40 * MIB + 3
 
 @pytest.fixture(scope="module")
 def slow_nginx() -> Iterator[Nginx]:
-    """It gives each reply 2 MiB at once, and then 2 MiB a second."""
+    """An nginx that sends 2 MiB of each reply at once, and then 2 MiB/s."""
     require(Nginx.available(), "nginx", "RANGEFETCH_REQUIRE_NGINX")
     with Nginx(limit_rate="2m") as server:
         yield server
@@ -36,7 +36,7 @@ def _written(nginx: Nginx, name: str, size: int = SIZE) -> str:
 
 
 def _log(nginx: Nginx, size: int) -> list[LogLine]:
-    """The requests so far, which have brought ``size`` bytes; nginx may still be writing of the last."""
+    """The requests so far, once they have brought ``size`` bytes: nginx may write the last line late."""
     until(lambda: sum(line.body_bytes_sent for line in nginx.log()) >= size)
     return nginx.log()
 
@@ -49,7 +49,7 @@ def test_http_gives_the_file_over_few_connections(nginx: Nginx, target: Path, sp
     log = _log(nginx, SIZE)
     assert {line.status for line in log} == {206}
     connections = len({line.connection for line in log})
-    # A lane that is helped at the end is broken off, and costs its connection.
+    # When one lane helps another at the end, the slower transfer is broken off, which costs its connection.
     assert result.connections <= connections <= (1 if split == 1 else 2 * split)
     assert connections < len(log)
     if split == 1:
@@ -95,7 +95,7 @@ def test_a_port_that_speaks_no_tls_is_said_so(nginx: Nginx, target: Path) -> Non
 def test_a_small_file_costs_one_request(nginx: Nginx, target: Path, size: int) -> None:
     fetch(nginx.url(_written(nginx, f"/small-{size}.bin", size)), target)
     assert target.read_bytes() == content(size)
-    # That it is empty must be said of a plain request, too.
+    # That the file is empty must be confirmed by a plain request.
     assert len(nginx.log(at_least=1)) == (1 if size else 2)
 
 

@@ -16,7 +16,7 @@ from support.files import MIB
 
 SIZE = 6 * MIB + 3
 
-# Each write past the cache is refused, which is counted, and then done as others are.
+# Each write that bypasses the cache is refused and counted, and then repeated as an ordinary write.
 FETCH = """
     import errno, json, sys, threading
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""A server that has sent the file well and then refuses a request: it is asked again, and only so often."""
+"""A server that refuses a request after good responses is asked again, but only a limited number of times."""
 
 from pathlib import Path
 from typing import Any

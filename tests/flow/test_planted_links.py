@@ -1,4 +1,4 @@
-"""Directories that others may write to: what lies there under the names that a download uses is not followed."""
+"""In directories that others may write to, links with the names that a download uses are not followed."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""File systems that lack what a disk of Linux has: NFS, SMB, exFAT, FUSE. They are this one, with calls that fail."""
+"""File systems that lack features of a Linux disk: NFS, SMB, exFAT, FUSE. Calls that fail imitate them."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from support.waiting import until
 SMALL = 3000
 LARGE = 9 * MIB
 
-# What each refuses, and how.
+# The calls that each refuses, and with which errno.
 KINDS: dict[str, str] = {
     "exFAT": "fallocate=EOPNOTSUPP link=EPERM tmpfile=EOPNOTSUPP xattr=EOPNOTSUPP chmod=EPERM",
     "NTFS-3G": "fallocate=EOPNOTSUPP tmpfile=EOPNOTSUPP noreplace=EINVAL chmod=EPERM",
@@ -106,14 +106,14 @@ long syscall(long number, ...) {
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that has the calls fail, for LD_PRELOAD."""
+    """A library for LD_PRELOAD that makes the calls fail."""
     directory = tmp_path_factory.mktemp("poor")
     (directory / "poor.c").write_text(_SOURCE)
     return compile_library(directory / "poor.c", directory / "poor.so", "-ldl")
 
 
 def _poor(library: Path, kind: str, **more: str) -> dict[str, Any]:
-    """The environment of a process for which the file system is of this kind. A sanitizer's library stays before it."""
+    """The environment of a process that sees such a file system. A sanitizer's library is still loaded first."""
     preload = f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()
     return {"LD_PRELOAD": preload, "LACKS": KINDS[kind], **more}
 
@@ -134,7 +134,7 @@ def test_it_works_and_warns_once(
         assert said.returncode == 0, said.stderr
         assert {json.loads(line)["alreadyComplete"] for line in said.stdout.splitlines()} == {again}
         warnings = [line for line in said.stderr.splitlines() if "warning" in line]
-        # Where nothing can be locked, that is said, once.
+        # A file system without locks is reported, once.
         assert len(warnings) == ("flock" in KINDS[kind]), warnings
     assert names(place) == sorted(sizes)
     for name, size in sizes.items():

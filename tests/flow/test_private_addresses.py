@@ -1,7 +1,6 @@
-"""``private_addresses``: where a connection may go is decided by the address that it gets, not by the name.
+"""``private_addresses``: the address of a connection decides whether it is allowed, not the name.
 
-The servers of tests are on this machine, which is a private address; the public ones are names for it that a resolver
-of libcurl's own would never give, so that what may be reached is seen by what may not.
+The test servers are on this machine, whose addresses are private; which addresses are public is tested without servers.
 """
 
 from __future__ import annotations

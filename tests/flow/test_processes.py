@@ -1,4 +1,4 @@
-"""Programs of several processes, programs whose threads are somebody else's, and event loops that are closed."""
+"""Programs with several processes, programs whose ``select`` module is patched, and event loops that are closed."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ SIZE = 9 * MIB
 def test_a_forked_child_does_not_keep_its_parents_target_locked(
     server: MisbehavingServer, valve: Valve, target: Path
 ) -> None:
-    """The child lives on, and never uses what it got from its parent, who is killed."""
+    """The parent is killed. The child lives on, and never uses what it inherited."""
     url = server.url("/valve/x", size=SIZE)
     with child("fork_and_stay", url, target) as process:
         assert process.stdout is not None
@@ -80,8 +80,8 @@ def test_a_parents_target_stays_locked_after_a_fork(server: MisbehavingServer, v
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_multiprocessing(server: MisbehavingServer, tmp_path: Path, target: Path, method: str) -> None:
-    """By a program whose parent has fetched something before."""
-    program = tmp_path / "program.py"  # which children that are spawned import
+    """In a program whose parent process has already fetched something."""
+    program = tmp_path / "program.py"  # spawned children import it
     program.write_text(_PROGRAM)
     done = subprocess.run(
         [sys.executable, program, method, server.url("/good/x"), target.parent],
@@ -127,7 +127,7 @@ if __name__ == "__main__":
 
 
 def test_where_poll_was_taken_away(server: MisbehavingServer, target: Path) -> None:
-    """As eventlet does, whose ``select()`` lets its other threads go on meanwhile."""
+    """As eventlet does; its ``select()`` lets its other threads run in the meantime."""
     code = """
         import select, sys
         del select.poll, select.epoll
@@ -146,7 +146,7 @@ def test_where_poll_was_taken_away(server: MisbehavingServer, target: Path) -> N
 def test_nothing_goes_on_when_the_loop_was_closed(
     server: MisbehavingServer, valve: Valve, target: Path, what: str
 ) -> None:
-    """By a program that forgot to cancel its task."""
+    """As when a program forgets to cancel its task."""
     url = server.url("/valve/x", size=24 * MIB)
     loop = asyncio.new_event_loop()
     manager = aio.DownloadManager()
@@ -172,7 +172,7 @@ def test_nothing_goes_on_when_the_loop_was_closed(
     valve.open()
     assert server.bytes_sent == sent
     assert not task.done()
-    # It is no task of anybody's any more, and would be complained of.
+    # Nothing will finish the task any more, and asyncio would complain about that.
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # private to asyncio
     task.get_coro().close()
     manager._manager.stop()

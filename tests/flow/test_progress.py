@@ -1,4 +1,4 @@
-"""Progress comes to the calling thread, now and then, in numbers that fit together."""
+"""Progress is reported in the calling thread, at intervals, and its numbers agree with each other."""
 
 import itertools
 import threading
@@ -31,7 +31,7 @@ def test_it_comes_in_the_calling_thread_at_most_ten_times_a_second(server: Misbe
     assert threads == {threading.get_ident()}
     assert 4 <= len(times) <= seconds * 10 + 2
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    # The last one tells of the end, which does not wait.
+    # The last one reports the end, which is not delayed.
     assert min(gaps[:-1]) > 0.09
 
 
@@ -46,8 +46,7 @@ def test_its_numbers_grow_and_fit_together(server: MisbehavingServer, target: Pa
     assert amounts[-1] == seen[-1].total == SIZE
     assert {progress.gid for progress in seen} == {result.gid}
     assert {progress.filename for progress in seen} == {"file.bin"}
-    # With the last byte the size is known, a little before the end is told.
-    # Before the first byte nothing is known of it.
+    # Before the first byte the size is unknown. With the last byte it is known, shortly before the end is reported.
     on_the_way = [progress for progress in seen[1:-1] if MIB <= progress.downloaded < SIZE]
     assert {progress.total for progress in on_the_way} == ({SIZE} if route == "shared-rate" else {0})
     assert seen[-1].status is DownloadStatus.COMPLETE
@@ -144,7 +143,7 @@ def test_the_result_says_what_came_of_it(server: MisbehavingServer, target: Path
 
 
 def test_its_end_is_told_once(server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if it comes between the moment when a report is due and the report."""
+    """Even if the end comes between the moment when a report is due and the report."""
     progress = Download.progress
 
     def at_the_end(download: Download) -> DownloadProgress:

@@ -1,4 +1,4 @@
-"""Whatever sizes and faults come together: the right bytes, or a clear error and nothing that looks finished."""
+"""For any combination of sizes and faults: the right bytes, or a clear error and nothing that looks finished."""
 
 import itertools
 import tempfile
@@ -36,7 +36,7 @@ PASSING = [
     "slow:rate=20000000",
     "slow-headers:seconds=0.01",
 ]
-# Of a part these show; of a whole that is said to be so long, nobody could tell.
+# These can be detected in a range response. In a whole response that states the wrong length, nobody could tell.
 LYING_ABOUT_LENGTH = [
     "short-body:missing=1",
     "short-body:missing=100000",

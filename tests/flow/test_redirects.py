@@ -1,4 +1,4 @@
-"""Redirects are followed, once; and what the user confided to one origin stays there."""
+"""Redirects are followed once, and what the user entrusted to one origin stays there."""
 
 import contextlib
 import re
@@ -150,7 +150,7 @@ def test_what_the_same_target_says_again_is_final(
     error = fails(HttpStatusError, server.url("/redirect/x", to=other_server.url("/status/x", code=code)), target)
     assert error.status == code
     assert paths(server).count("redirect") == 2
-    # Where the range may be the reason, it is asked for without one.
+    # If the range may be the reason, the target is also asked without one.
     assert len(other_server.requests) == (3 if code in (403, 404) else 2)
 
 
@@ -256,7 +256,7 @@ def test_no_user_header_reaches_an_origin_beyond_another(
 
 @pytest.mark.parametrize("other", ["a.example.evil", "a.exampl", "b.example", "a.example:81", "a.example@b.example"])
 def test_a_host_whose_name_looks_alike_is_another_origin(server: MisbehavingServer, target: Path, other: str) -> None:
-    # A proxy answers for hosts that there are not.
+    # A proxy answers for hosts that do not exist.
     url = f"http://a.example/redirect/x?{urlencode({'to': f'http://{other}/good/y?size={LARGE}'})}"
     fetch(url, target, headers=SECRETS, proxy=f"http://127.0.0.1:{server.port}", split=3)
     assert target.read_bytes() == content(LARGE)
@@ -339,7 +339,7 @@ class _Both(socketserver.ThreadingTCPServer):
 
 
 class _BothWays(socketserver.BaseRequestHandler):
-    """Over http a redirect to https on the same port, over https the file; what was asked is kept."""
+    """Answers http with a redirect to https on the same port, and https with the file. Keeps the request headers."""
 
     server: _Both
 

@@ -1,4 +1,4 @@
-"""A host that was there is given time to come back; whoever counts the tries decides."""
+"""A host that has answered before is given time to come back, unless the user has set the number of tries."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ def test_the_defaults_number_of_tries_is_all_there_are_where_the_user_gave_it(
             manager.retry(gid) if again else manager.resume(gid)
             with pytest.raises(DownloadError):
                 manager.wait(gid, timeout=60)
-        # And one that is to find out whether it is the range that is refused.
+        # One more request, without a range, finds out whether it is the range that is refused.
         assert sum(request.range is not None for request in server.requests) == 5
 
 

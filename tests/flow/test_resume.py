@@ -1,4 +1,4 @@
-"""A download that was stopped goes on where it was, to the byte."""
+"""A stopped download resumes where it stopped, to the byte."""
 
 import hashlib
 import os
@@ -42,7 +42,7 @@ def test_what_was_saved_is_not_fetched_again(
 def test_a_server_that_takes_an_end_of_0_for_none_gives_parts_all_the_same(
     server: MisbehavingServer, target: Path
 ) -> None:
-    # A weak validator: what is there is compared first, which begins with asking what the server has.
+    # The validator is weak, so the data is compared first. That begins by asking what the server has.
     url = server.url("/first-byte-is-all/x", size=SIZE, etag="none", rate=8 * MIB)
     kept = interrupt(url, target, MIB)
     result = fetch(url, target)
@@ -51,7 +51,7 @@ def test_a_server_that_takes_an_end_of_0_for_none_gives_parts_all_the_same(
 
 
 def test_a_pause_loses_no_byte_that_had_come(server: MisbehavingServer, target: Path) -> None:
-    # Slow enough that what is under way when the pause comes is a few KiB.
+    # Slow enough that only a few KiB are under way when the pause comes.
     rate, lanes = 100_000, 3
     url = server.url("/script/x", size=SIZE, steps="|".join([f"slow:rate={rate}"] * lanes))
     kept = interrupt(url, target, 150_000, split=lanes, min_split_size=1)
@@ -94,7 +94,7 @@ def test_pause_and_resume_go_on_in_one_manager(
     result = manager.wait(gid)
     assert target.read_bytes() == content(SIZE)
     assert result.resumed == kept
-    if lanes == 1:  # several may help each other, by which some bytes are sent twice
+    if lanes == 1:  # several lanes may help each other, so that some bytes are sent twice
         assert server.bytes_sent - before == SIZE - kept
 
 
@@ -149,7 +149,7 @@ def test_a_server_that_has_lost_its_ranges_gives_the_whole(server: MisbehavingSe
 
 @contextmanager
 def _names_seen(directory: Path) -> Iterator[set[str]]:
-    """All names that were in the directory at some time."""
+    """Collects all names that are in the directory at any time."""
     seen: set[str] = set()
     over = threading.Event()
 

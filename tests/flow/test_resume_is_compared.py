@@ -1,4 +1,4 @@
-"""What an earlier run has left is used under anything but a strong ETag only once some of it was fetched again."""
+"""Without a strong ETag or a checksum, an earlier run's data is used only once some of it was fetched again."""
 
 import hashlib
 import logging
@@ -29,7 +29,7 @@ WEAK: dict[str, dict[str, Any]] = {
 
 
 def _replaced(ask: Ask, reply: Reply) -> Reply:
-    """Another file with the same size and validators, as one that was replaced within a second has."""
+    """Another file with the same size and validators, like one that was replaced within a second."""
     reply.body = memoryview(content(ask.common.size, 1))[reply.start : reply.start + len(reply.body)]
     return reply
 
@@ -44,7 +44,7 @@ def _parameters(validators: str) -> str:
 
 
 def _changing(server: MisbehavingServer, validators: str, then: str) -> str:
-    """A URL whose first three responses are slow, and those after them ``then``."""
+    """A URL whose first two responses are slow, and whose later ones come from ``then``."""
     return server.url(f"/script/x?{_parameters(validators)}", size=SIZE, steps="slow:rate=6M|slow:rate=6M", then=then)
 
 
@@ -130,7 +130,7 @@ def test_a_server_that_has_lost_ranges_gives_the_whole(server: MisbehavingServer
 
 def test_less_than_can_be_compared_is_fetched_again(server: MisbehavingServer, target: Path) -> None:
     url = server.url(f"/script/x?{_parameters('none')}", size=SIZE, steps="slow:rate=40K", then="replaced")
-    # One that is to be durable is not taken for a small file, which would be held, and then come in larger pieces.
+    # With ``durable`` it is not treated as a small file, which would be held back and then come in larger pieces.
     assert 0 < interrupt(url, target, 4096, split=1, durable=True) < 64 << 10
     result = fetch(url, target)
     assert target.read_bytes() == content(SIZE, 1)
@@ -171,7 +171,7 @@ def test_a_pause_while_it_is_compared_keeps_the_work(server: MisbehavingServer, 
 def test_the_rest_of_a_host_is_no_time_that_a_comparison_takes(
     server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, whose: str
 ) -> None:
-    """Before the file is named some of it is fetched again; just then the host wants to be left alone."""
+    """Before the file gets its name, samples of it are fetched again; just then the host asks for a rest."""
     options: dict[str, Any] = {"connect_timeout": 1.0, "read_timeout": 1.0, "total_timeout": 60}
     rested: list[float] = []
 

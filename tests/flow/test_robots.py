@@ -1,4 +1,4 @@
-"""``robots``: an origin's robots.txt is asked for first, and kept to (RFC 9309)."""
+"""``robots``: an origin's robots.txt is fetched first, and obeyed (RFC 9309)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers differ in what they can do and how they say it; the file is the same."""
+"""Servers differ in what they can do and in how they say it; the file is the same."""
 
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def test_an_empty_file_is_a_file(server: MisbehavingServer, target: Path, route:
     assert target.read_bytes() == b""
     assert names(target.parent) == ["file.bin"]
     assert result.size == 0
-    # What is said of a range must be said of a plain request, too, which goes where the redirect led.
+    # That the file is empty must be confirmed by a plain request, which goes to the redirect's target.
     assert len(server.requests) == {"redirect": 3}.get(route, 2)
 
 
@@ -127,7 +127,7 @@ def test_a_small_file_costs_one_request_and_no_probe(server: MisbehavingServer, 
 
 
 def test_one_connection_asks_for_each_byte_of_a_large_file_once(server: MisbehavingServer, target: Path) -> None:
-    # Several may help each other at the end, and ask for some bytes twice.
+    # Several lanes may help each other at the end, and request some bytes twice.
     size = 32 * MIB + 5
     fetch(server.url("/good/x", size=size), target, split=1)
     assert target.read_bytes() == content(size)
@@ -152,7 +152,7 @@ def test_a_server_without_ranges_is_asked_once(server: MisbehavingServer, target
         ({"split": 4}, 4),
         ({"max_connection_per_server": 3}, 3),
         ({"split": 1}, 1),
-        # One for what is less than that, and one to help where the server falls behind.
+        # One, because the file is smaller than that, and one to help if the server is slow.
         ({"min_split_size": "64M"}, 2),
     ],
 )

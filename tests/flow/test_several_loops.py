@@ -1,4 +1,4 @@
-"""A download that two loops of the engine carry is saved, killed, resumed and hashed as any other."""
+"""A download that runs on two of the engine's loops is saved, killed, resumed and hashed like any other."""
 
 import hashlib
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""Downloads that are taken for small files: every option holds for them, and so does everything that can be asked of a
-download."""
+"""Downloads that are treated as small files: every option and every operation of a download works with them."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ URL = "http://127.0.0.1/file"
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The URLs of downloads that were not, or not only, taken for small files."""
+    """The URLs of the downloads that got a task, because they were not, or not only, treated as small files."""
     made: list[str] = []
     whole = NativeTask.__init__
 
@@ -39,7 +38,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 # ---- Options -----------------------------------------------------------------------------------------------------
 
-# What each option does is seen in ``manager/test_defaults.py``, of small files too.
+# The effect of each option, also on small files, is tested in ``manager/test_defaults.py``.
 NOT_SMALL: dict[str, Any] = {
     "durable": True,
     "decode": True,
@@ -192,6 +191,6 @@ def test_one_that_is_not_small_keeps_no_connection_from_those_that_have_the_plac
 
     with pytest.raises(KeyboardInterrupt):
         rangefetch.fetch_many(urls, tmp_path, on_progress=stop)
-    # What resumes takes a place at once, and asks for its file later than those that are new.
+    # A resumed download takes a place at once, but makes its request later than the new ones.
     results = rangefetch.fetch_many(urls, tmp_path, max_connection_per_server=4, total_timeout=30)
     assert [result.size for result in results] == [1200 << 10] * 40

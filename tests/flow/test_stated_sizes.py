@@ -1,4 +1,4 @@
-"""Whole downloads from servers whose sizes cannot be: one clear error, or the file by another request."""
+"""Whole downloads from servers that state impossible sizes: one clear error, or the file by another request."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""A manager that another thread stops, or starts: whoever waits for its downloads hears of it, and nobody hangs."""
+"""A manager that another thread stops or starts: whoever waits for its downloads is told, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZE = 9 * MIB
 
 
 class _Thread(threading.Thread):
-    """Does something, and says what it raised."""
+    """Calls a function in a thread, and keeps what it returned or raised."""
 
     def __init__(self, what: Callable[[], object]) -> None:
         super().__init__(daemon=True)
@@ -131,7 +131,7 @@ def test_starts_and_stops_by_several_threads_leave_nobody_waiting(server: Misbeh
 
 @contextmanager
 def _held(monkeypatch: pytest.MonkeyPatch, where: object, name: str) -> Iterator[threading.Event]:
-    """A method that takes its time: until the end of the block. Sets the event when it is called."""
+    """Make a method block until the end of the ``with`` block. Sets the event when the method is called."""
     whole, called, may_go_on = getattr(where, name), threading.Event(), threading.Event()
 
     def slow(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""``rangefetch.stream``: a remote file as a file object, in order, fed by parallel ranges, with bounded room."""
+"""``rangefetch.stream``: a remote file as a file object, read in order, fed by parallel ranges, in bounded space."""
 
 import gc
 import hashlib
@@ -45,7 +45,7 @@ def stream(url: str, **options: object) -> io.BufferedReader:
 
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of temporary files."""
+    """The directory for temporary files."""
     directory = tmp_path / "scratch"
     directory.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(directory))
@@ -53,7 +53,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _known() -> set[str]:
-    """What the process's manager knows of."""
+    """The gids of all downloads that the process's manager knows."""
     return {each.gid for each in rangefetch.get_download_manager().list_downloads()}
 
 
@@ -343,7 +343,7 @@ def test_wrong_options_are_refused_before_anything_is_opened(server: Misbehaving
 def test_streams_are_read_in_any_order_however_many_are_open(
     server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    # None of them can be over before it is read, and each is read a piece at a time.
+    # None of them can end before it is read, and each is read a piece at a time.
     monkeypatch.setattr(Sink, "window_bytes", MIB)
     if count == 3:
         monkeypatch.setattr(our_downloads()._queue._places, "most", 1)
@@ -361,7 +361,7 @@ def test_streams_are_read_in_any_order_however_many_are_open(
 def test_streams_take_no_places_in_the_queue(
     server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # None of them can be over before it is read, however long the machine takes.
+    # None of them can end before it is read, however slow the machine.
     monkeypatch.setattr(Sink, "window_bytes", MIB)
     streams = [stream(server.url("/slow/x", size=SIZE, rate="1M", seed=number)) for number in range(17)]
     result = rangefetch.fetch(server.url("/good/x", size=MIB), target, total_timeout=60)
@@ -403,12 +403,12 @@ def test_a_stream_whose_ranges_are_refused_once_it_was_read_comes_as_one_respons
 @pytest.mark.parametrize("then", ["range-refused:code=403:seed=1", "range-refused:code=416:seed=1"])
 def test_and_not_as_another_version(server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
     monkeypatch.setattr(Sink, "window_bytes", 8 * MIB)
-    # Where nothing was read before it is refused, it may begin again as another version.
+    # If nothing had been read before the refusal, it could start over as another version.
     url = server.url("/script/x", size=SIZE, steps="slow:rate=2M|good", then=then)
     got = bytearray()
 
     def read(file: io.BufferedReader) -> None:
-        # As much as there is: of a slow machine less is asked at a time than a MiB.
+        # As much as there is: on a slow machine, less than 1 MiB is requested at a time.
         while piece := file.read1(MIB):
             got.extend(piece)
 

@@ -1,4 +1,4 @@
-"""Bytes that a server sent beyond what it announced are taken back, also from what was saved of them."""
+"""If a server sends more than it announced, what that transfer wrote is discarded, also from the saved state."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ FIRST = 4 * MIB
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Sends three quarters of the first range; the rest, and more than it announced, when it may.
+    """Sends 3 MiB of the first range and, once ``overflows`` is set, the rest and more than it announced.
 
-    What else is asked for comes when that may come.
+    Other requests are answered once ``others`` is set.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ def overflowing() -> Iterator[Server]:
 
 @pytest.fixture
 def saves_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first save comes as soon as 2 MiB are there, and the next one never, unless it is called for."""
+    """Have the first save made as soon as 2 MiB are there, and no other unless something requires it."""
     monkeypatch.setattr(keeping, "_FIRST_SAVE_S", 0.0)
     monkeypatch.setattr(keeping, "_SAVE_EVERY_S", 3600.0)
     due = keeping.Keeping.save_if_due
@@ -88,7 +88,7 @@ def saves_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(target: Path) -> int:
-    """How much the saved state calls written."""
+    """How many bytes are written, according to the saved state."""
     path = target.with_name(target.name + ".part.json")
     return state.load(path).written_bytes if path.exists() else 0
 
@@ -110,7 +110,7 @@ def test_what_an_overflow_takes_back_is_taken_from_the_saved_state_too(
         assert written(target) == 0
         manager.resume(gid)
     else:
-        # Nothing more has come, and a process that is killed now must not go on with those bytes.
+        # Nothing more has come, and a process that is killed now must not resume with those bytes.
         until(lambda: written(target) == 0)
     overflowing.others.set()
     result = manager.wait(gid, 30)

@@ -1,4 +1,4 @@
-"""An exception that a signal handler raises in the calling thread, as task queues limit the time of a task."""
+"""An exception that a signal handler raises in the calling thread, which is how task queues limit a task's time."""
 
 import signal
 import threading
@@ -20,12 +20,12 @@ SIZE = 24 * MIB
 
 
 class TaskIsLate(Exception):
-    """What a task queue raises; one of its own may be any kind of exception."""
+    """Stands for a task queue's exception, which may be of any type."""
 
 
 @contextmanager
 def _limited(is_due: Callable[[], object]) -> Iterator[None]:
-    """Raises ``TaskIsLate`` in the main thread when that is so."""
+    """Raise ``TaskIsLate`` in the main thread once ``is_due()`` is true, and expect it to end the ``with`` block."""
 
     def late(number: int, frame: object) -> None:
         raise TaskIsLate
@@ -49,7 +49,7 @@ def _limited(is_due: Callable[[], object]) -> Iterator[None]:
 
 
 def _unfinished() -> list[DownloadProgress]:
-    """What the process's manager is still at."""
+    """The downloads of the process's manager that are still active or waiting."""
     going_on = (DownloadStatus.ACTIVE, DownloadStatus.WAITING)
     return [each for each in get_download_manager().list_downloads() if each.status in going_on]
 
@@ -63,7 +63,7 @@ def test_it_ends_fetch_and_frees_everything(server: MisbehavingServer, valve: Va
     kept = saved_bytes(target)
     assert kept > 0
     valve.open()
-    # The target is free, and what came is there.
+    # The target is unlocked, and the data that came is there.
     assert fetch(url, target).resumed == kept
     assert target.read_bytes() == content(SIZE)
 

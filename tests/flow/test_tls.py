@@ -23,7 +23,7 @@ LARGE = 9 * MIB + 5
 def wrong_tls_server(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[tuple[MisbehavingServer, Certificates]]:
-    """A server whose certificate is by a CA that is trusted, and wrong nevertheless."""
+    """A server whose certificate is from a trusted CA, but wrong."""
     names_in_it = ["example.org"] if request.param == "wrong name" else ["127.0.0.1"]
     certificates = make_certificates(tmp_path / "wrong", names=names_in_it, expired=request.param == "expired")
     with MisbehavingServer(tls=certificates.server_context()) as running:
@@ -51,7 +51,7 @@ def test_the_environment_may_name_the_ca_file(
 
 @pytest.fixture
 def hashed(certificates: Certificates, tmp_path: Path) -> Path:
-    """The test servers' CA in a directory, as c_rehash makes it."""
+    """A directory with the test servers' CA, as c_rehash makes it."""
     directory = tmp_path / "hashed"
     directory.mkdir()
     shutil.copy(certificates.ca, directory / "ca.pem")
@@ -83,7 +83,7 @@ def test_a_variable_that_names_nothing_is_passed_over(
 def test_a_server_that_asks_for_a_certificate_gets_it(
     certificates: Certificates, unrelated_certificates: Certificates, target: Path, lanes: int, in_one: bool
 ) -> None:
-    # The client's is by the CA of the server; any would do.
+    # The client's certificate is from the server's CA; any other CA would do.
     context = certificates.server_context()
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(certificates.ca)
@@ -95,7 +95,7 @@ def test_a_server_that_asks_for_a_certificate_gets_it(
     with MisbehavingServer(tls=context) as server:
         url = server.url("/good/x", size=LARGE)
         trusted = {"ca_file": certificates.ca, "split": lanes, "min_split_size": "1M", "max_tries": 2}
-        # What OpenSSL has to say of it may be lost with the connection, which is reset.
+        # OpenSSL's message may be lost when the connection is reset.
         with pytest.raises(DownloadError, match=r"--certificate|reset|closed"):
             fetch(url, target, **trusted)
         strangers = {"certificate": unrelated_certificates.certificate, "private_key": unrelated_certificates.key}

@@ -1,4 +1,4 @@
-"""A host from which one file after the other fails holds up no others, and its files are not all tried."""
+"""A host whose files fail one after the other does not hold up other hosts, and not all of its files are tried."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from servers.listening import free_ports
 from servers.misbehaving import MisbehavingServer, refused_port
 
 AT_WORK = 40
-"""Downloads that may have ended, or be at work, by the time that the last of those in a row is seen to have failed."""
+"""How many more downloads may have ended, or be at work, when the last failure of those in a row is noticed."""
 
 IMPATIENT: dict[str, Any] = {"max_tries": 1, "retry_wait": 0.01, "max_concurrent_downloads": 4}
 
@@ -48,7 +48,7 @@ def test_its_files_come_last_and_are_not_all_tried(
     assert all(isinstance(outcome, DownloadResult) for outcome in outcomes[1000:])
     not_tried = [outcome for outcome in outcomes[:1000] if isinstance(outcome, HostUnreachable)]
     assert all(isinstance(outcome, ConnectionFailed) for outcome in outcomes[:1000])
-    # Those in a row, those that were at work when the last of them failed, and the one at the end.
+    # These were tried: those in a row, those at work when the last of them failed, and one at the end.
     assert 0 < 1000 - len(not_tried) <= FAILURES_IN_A_ROW + AT_WORK + 1
     assert {error.host for error in not_tried} == {f"127.0.0.1:{port}"}
     said = [record.getMessage() for record in caplog.records if record.module == "batch"]
@@ -60,7 +60,7 @@ def test_its_files_come_last_and_are_not_all_tried(
 def test_one_that_is_there_again_at_the_end_has_all_of_its_files_fetched(
     counting: CountingServer, tmp_path: Path
 ) -> None:
-    """It comes back when everything else is done."""
+    """It comes back when most of the other host's files are done."""
     [port] = free_ports(1)
     server = MisbehavingServer(port=port)
     urls = [f"http://127.0.0.1:{port}/good/{number}?size=100" for number in range(300)]
@@ -96,7 +96,7 @@ def test_files_with_mirrors_are_tried(counting: CountingServer, tmp_path: Path) 
 def test_no_more_is_kept_for_the_end_than_there_is_room_for(
     counting: CountingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an iterator that is longer than the memory, the rest fails at once."""
+    """If an iterator has more files of such a host than are kept for the end, the rest fail at once."""
     monkeypatch.setattr("rangefetch.iterating.MOST_KEPT", 50)
     assert batch.MOST_KEPT > 50
     taken = 0

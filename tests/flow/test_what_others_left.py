@@ -1,4 +1,4 @@
-"""What lies in the directory and is not this download's: files of others, planted states, data of another day."""
+"""What is in the directory but not this download's: other people's files, planted states, outdated data."""
 
 import os
 from contextlib import closing
@@ -22,7 +22,7 @@ SIZE = 3 * MIB
 
 
 def _leave_whole(url: str, target: Path, octets: bytes) -> None:
-    """What a run leaves that was killed after the last byte and before the final name."""
+    """Leave what a run leaves that is killed after the last byte and before the file gets its name."""
     with closing(Target.open(target.parent, target.name, url)) as opened:
         os.pwrite(opened.fd, octets, 0)
         blocks = b"\2" * (len(octets) // MIB)
