@@ -64,7 +64,7 @@ def _status(manager: DownloadManager, gid: str) -> DownloadStatus:
 
 
 def _within(seconds: float, condition: Callable[[], object]) -> None:
-    """Wait until the condition holds, or until the time is over, within which a wrong action would have happened."""
+    """Wait until the condition holds, or for ``seconds``: a wrong action would have happened by then."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.002)

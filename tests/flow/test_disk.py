@@ -113,7 +113,7 @@ def test_what_others_at_work_still_need_is_not_free(
     assert caught.value.errno == errno.ENOSPC
     assert left < sum(needed) <= 11 * MIB
     assert needed[0] > 5 * MIB
-    # What the first download lacks is listed unless its space is reserved, which is then no longer free.
+    # The error lists what the first download lacks, unless its space is reserved and thus no longer free.
     assert len(needed) == (1 if allocation == "falloc" else 2)
     valve.open()
     assert manager.wait(first).size == 5 * MIB
@@ -240,7 +240,7 @@ def test_a_limit_of_file_sizes_keeps_what_came(server: MisbehavingServer, target
     assert "File too large" in done.stdout
     assert not target.exists()
     kept = saved_bytes(target)
-    # Where the size is set in advance, that already fails.
+    # With ``falloc`` and ``trunc``, setting the size already fails.
     assert kept >= 4 * MIB if allocation == "none" else True
     result = fetch(url, target)
     assert target.read_bytes() == content(SIZE)

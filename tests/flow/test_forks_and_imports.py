@@ -37,7 +37,7 @@ def fork(in_child):
 """
 
 PROGRAMS = {
-    # Handlers run newest first: logging's, which is newer than ours, takes its lock before ours is called.
+    # Before a fork, the newest handler runs first: logging's takes its lock before ours, which is older, is called.
     "wants the lock of logging, which is the younger": """
 import logging
 os.register_at_fork(before=forking.set)

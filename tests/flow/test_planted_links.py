@@ -1,4 +1,4 @@
-"""In directories that others may write to, links with the names that a download uses are not followed."""
+"""In directories that others may write to, links with the names that a download uses are never written through."""
 
 import os
 from pathlib import Path
