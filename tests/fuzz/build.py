@@ -1,7 +1,7 @@
-"""Builds harness.pyx: with clang's libFuzzer into a program, or as a shared library for the tests of the corpora.
+"""Build harness.pyx: as a program with clang's libFuzzer, or as a shared library for the tests of the corpora.
 
 PYTHONPATH=tests python tests/fuzz/build.py PROGRAM       clang, with the sanitizers for memory and undefined behaviour
-PYTHONPATH=tests python tests/fuzz/build.py LIBRARY.so    whatever compiles C here
+PYTHONPATH=tests python tests/fuzz/build.py LIBRARY.so    the system's C compiler
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SANITIZERS = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=unde
 
 
 def build(output: Path) -> None:
-    """Compile the harness with the engine's own files."""
+    """Compile the harness together with the engine's own sources."""
     work = output.parent
     code = work / (output.stem + ".c")
     words = [word for name, value in directives().items() for word in ("-X", f"{name}={value}")]

@@ -1,4 +1,4 @@
-"""The engine's own readers, compiled into a library once for all tests here."""
+"""The engine's parsers, compiled once into a library for all tests here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.compiling import compile_once
 
 @pytest.fixture(scope="session")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """``harness.pyx``, whose functions take numbers and octets."""
+    """``harness.pyx`` as a library. Its functions take numbers and bytes."""
     if not build.CAN_BUILD:
         pytest.skip("no compiler, or no sources, as beside an installed wheel")
     path = tmp_path_factory.mktemp("harness") / "harness.so"

@@ -1,7 +1,7 @@
-"""The engine's readers of what servers send, for a fuzzer: the .pxd files that ship, compiled once more.
+"""The engine's parsers of server responses, for a fuzzer: the engine's own .pxd files, compiled into a harness.
 
-``rf_fuzz_run`` takes the number of a target and some octets, and returns 0, or the number of the property that did not
-hold (each ``return`` below has its own). Nothing here needs Python.
+``rf_fuzz_run`` takes the number of a target and some bytes. It returns 0, or the number of the property that did not
+hold; each ``return`` below has a number of its own. Nothing here needs Python.
 """
 
 from libc.stdint cimport int64_t, uint8_t
@@ -50,7 +50,8 @@ cdef enum:
     MOST_OCTETS = 1 << 16
     STREAM_BYTES = 1 << 18
 
-# What libcurl has received, what it hands over of memory of its own, what was handed over, and what is in the file.
+# The bytes in libcurl's receive buffer, other bytes that it kept in memory of its own, the bytes given to lane_write in
+# order, and the bytes read back from the file.
 cdef char[STREAM_BYTES] stream
 cdef char[STREAM_BYTES] kept
 cdef char[STREAM_BYTES] given
@@ -90,10 +91,10 @@ cdef inline int run_content_range(const char *text) noexcept nogil:
     return 0
 
 
-# ---- an answer ---------------------------------------------------------------------------------------------------
+# ---- a response --------------------------------------------------------------------------------------------------
 
 cdef inline int run_answer(const uint8_t *data, size_t size) noexcept nogil:
-    """The first six octets say what was asked for and what is known; the rest are the header lines."""
+    """The first six bytes give the request, what is known and the status; the rest are the header lines."""
     cdef FileCore *file
     cdef int wrong
     if size < 6:
@@ -107,7 +108,7 @@ cdef inline int run_answer(const uint8_t *data, size_t size) noexcept nogil:
 
 
 cdef inline FileCore *new_file() noexcept nogil:
-    """NULL: no memory."""
+    """Returns NULL if out of memory."""
     cdef FileCore *file = <FileCore *>calloc(1, sizeof(FileCore))
     if file != NULL:
         file_is_home(file)
@@ -217,7 +218,7 @@ cdef inline int run_origin(const char *one, const char *other) noexcept nogil:
 # ---- the write path ----------------------------------------------------------------------------------------------
 
 cdef inline int run_write(const uint8_t *data, size_t size) noexcept nogil:
-    """Pieces of a stream, announced rightly, wrongly or not: the file has them in their order, and nothing else."""
+    """Pieces of a stream, announced correctly, wrongly or not at all: the file gets exactly these bytes, in order."""
     cdef FileCore *file = new_file()
     cdef Lane *lane = <Lane *>calloc(1, sizeof(Lane))
     cdef Source source
@@ -265,11 +266,11 @@ cdef inline int write_pieces(
             lane.span.announced_bytes = announced
         piece = stream + at
         if data[i + 2] % 7 == 5:
-            # Not where the span is, and not with its octets.
+            # A piece outside the span, with other bytes.
             piece = kept + at
         memcpy(given + at, piece, <size_t>count)
         if not lane_write(lane, piece, count):
-            return 0  # the disk refused
+            return 0  # the write failed, for example because the disk is full
         at += count
         if lane.position + lane.buffered != at:
             return 401
@@ -285,7 +286,7 @@ cdef inline int write_pieces(
     return 0
 
 
-# ---- the way in --------------------------------------------------------------------------------------------------
+# ---- entry points ------------------------------------------------------------------------------------------------
 
 cdef inline int run(int target, const uint8_t *data, size_t size) noexcept nogil:
     cdef char *text
@@ -327,7 +328,7 @@ cdef public int rf_fuzz_says_coding(const char *name, const char *word) noexcept
 
 
 cdef public int rf_fuzz_is_encoded(const char *url, const uint8_t *headers, size_t size) noexcept nogil:
-    """Whether an answer with these header lines is refused for its content coding, by the rule of the engine."""
+    """Whether the engine refuses a response with these header lines for its content coding. -1: out of memory."""
     cdef Source source
     cdef FileCore *file = new_file()
     cdef int found
@@ -349,7 +350,7 @@ cdef public int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) noexcep
     return 0
 
 
-# ---- one request and its answer, for a table (test_answers.py) -----------------------------------------------------
+# ---- one request and its response, for a table (test_answers.py) ---------------------------------------------------
 
 cdef struct Told:
     int64_t ranged, is_first, start, end, asked_end          # the request
@@ -358,7 +359,7 @@ cdef struct Told:
     int64_t known                                            # the source
     char[1024] etag
     char[1024] last_modified
-    int64_t check, fault, position, responses                # what comes of it
+    int64_t check, fault, position, responses                # the verdict
     int64_t names_another_part, leads_elsewhere, is_cut_short_unsaid
 
 
@@ -408,7 +409,7 @@ cdef inline void take(Told *told, FileCore *file, long status, const uint8_t *he
 
 
 cdef public int rf_take(void *told, long status, const uint8_t *headers, size_t size) noexcept nogil:
-    """What the engine makes of an answer. False: no memory."""
+    """Let the engine judge a response. False if out of memory."""
     cdef FileCore *file = new_file()
     if file == NULL:
         return False

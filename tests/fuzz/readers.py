@@ -1,7 +1,7 @@
-"""Python's readers of what servers and files say, each as a function of some octets that raises for a broken promise.
+"""Fuzz targets for Python's parsers of responses and files: each takes some bytes, and raises if a promise is broken.
 
-``TARGETS`` has them by name. ``run.py`` has atheris call them, ``test_corpora.py`` takes the entries of the corpora and
-what hypothesis thinks of. No target touches the network.
+``TARGETS`` has them by name. ``run.py`` runs them under atheris; ``test_corpora.py`` runs them on the corpora and on
+input from hypothesis. No target touches the network.
 """
 
 # ruff: noqa: PT017 - a fuzzer calls them, and what is looked at is the error that may be raised
@@ -42,25 +42,25 @@ _LARGEST = 1 << 48
 
 
 def _text(octets: bytes) -> str:
-    """As the engine hands headers over."""
+    """Decode as the engine decodes headers."""
     return octets.replace(b"\0", b"").decode("utf-8", "surrogateescape")
 
 
 def _latin(octets: bytes) -> str:
-    """As ``http.client`` hands them over."""
+    """Decode as ``http.client`` decodes headers."""
     return octets.replace(b"\0", b"").replace(b"\n", b" ").decode("latin-1")
 
 
 def content_disposition(octets: bytes) -> None:
-    """A name from a header is one harmless component, and making it harmless again changes nothing."""
+    """A name from a header is one harmless path component, and making it harmless again changes nothing."""
     name = names.choose_filename("http://h/own", "http://h/led/to", _text(octets).replace("\n", " "))
     _is_harmless(name)
-    # The user's own URL may name a hidden file; a header may not, but for just that name.
+    # "own" and "to" come from the URLs; any other name comes from the header.
     assert name in ("own", "to") or names.harmless_filename(name) == name
 
 
 def url_name(octets: bytes) -> None:
-    """A name from a redirect is one harmless component."""
+    """A name from a redirect is one harmless path component."""
     name = names.choose_filename("http://h/own", "http://h/" + _text(octets).replace("\n", ""))
     _is_harmless(name)
 
@@ -76,8 +76,8 @@ def _is_harmless(name: str) -> None:
 
 
 def content_range(octets: bytes) -> None:
-    """The engine reads just what the grammar of RFC 9110 allows, and no number that no file can have; aria2's reader
-    never understands another range in it."""
+    """The engine accepts exactly the grammar of RFC 9110, with numbers that a file can have. The aria2 backend's parser
+    never reads a different range."""
     text = _latin(octets)
     found = _engine.content_range(text.encode("latin-1"))
     match = _RANGE.fullmatch(text)
@@ -95,29 +95,29 @@ def content_range(octets: bytes) -> None:
         assert found == (meant if fits else None)
     pythons = remote._content_range(text)
     if found is not None and found[0] >= 0 and found[2] >= 0:
-        # It has no use for a number of twenty digits, be they zeros.
+        # That parser refuses numbers of twenty digits or more, even if they are zeros.
         assert pythons == (found[0], found[1] - 1, found[2]) or (pythons is None and re.search("[0-9]{20}", text))
 
 
 def _count(digits: str) -> int:
-    """A number of any length, for which int() has a limit of its own."""
+    """Read a number of any length; int() limits the number of digits."""
     return int(digits.lstrip("0")[:30] or "0")
 
 
 def retry_after(octets: bytes) -> None:
-    """A wait is never negative, and never endless."""
+    """A wait is never negative or infinite."""
     assert 0 <= remote._retry_after_s(_latin(octets)) <= 1 << 40
 
 
 def link(octets: bytes) -> None:
-    """Whether mirrors are named is found in one pass."""
+    """A Link header is searched for mirrors in one pass."""
     remote._DUPLICATE.search(_latin(octets))
     remote.tokens(_latin(octets))
     remote._number(_latin(octets))
 
 
 def header_lines(octets: bytes) -> None:
-    """Names are in lower case, and dates are numbers or nothing."""
+    """Header names are in lower case, and dates are numbers or None."""
     for name, value in parse_headers(_text(octets)).items():
         assert name == name.lower()
         date_s = parse_date(value)
@@ -132,7 +132,7 @@ def digests(octets: bytes) -> None:
 
 
 def codings(octets: bytes) -> None:
-    """What is to be undone is named in the header; nothing is raised but the declared error."""
+    """Only codings named in the header are undone, and only the declared error is raised."""
     listed, _, name = _text(octets).partition("\n")
     try:
         undone = codings_to_undo(listed, [name])
@@ -142,7 +142,7 @@ def codings(octets: bytes) -> None:
 
 
 def validators(octets: bytes) -> None:
-    """The engine and Python say the same of two responses."""
+    """The engine and Python compare the validators of two responses alike."""
     parts = [each.replace(b"\0", b"")[:1000] for each in octets.split(b"\n")[:4]]
     parts += [b""] * (4 - len(parts))
     texts = [each.decode("utf-8", "surrogateescape") for each in parts]
@@ -152,11 +152,11 @@ def validators(octets: bytes) -> None:
 
 
 def saved_state(octets: bytes) -> None:
-    """A state is understood as a whole and written again as it was, or it is damaged."""
+    """A state is either refused as damaged, or read completely and unchanged when written and read again."""
     try:
         document = state._decode(octets)
         if state._encode(document) != octets:
-            # So that a fuzzer gets past the checksum.
+            # Recompute the checksum, so that the fuzzer gets past it.
             document.pop("crc32", None)
             octets = state._encode(document)
             document = state._decode(octets)
@@ -172,7 +172,7 @@ def saved_state(octets: bytes) -> None:
 
 
 def control_file(octets: bytes) -> None:
-    """A control file of aria2's is written again as it was; what becomes of it as a state claims no byte more."""
+    """aria2's control file is unchanged when written and read again; converted to a state, it claims no more bytes."""
     try:
         found = ControlFile.parse(octets)
     except StateDamaged:
@@ -187,7 +187,7 @@ def control_file(octets: bytes) -> None:
 
 
 def session_entry(octets: bytes) -> None:
-    """An entry of a session is a download, or makes no sense and costs itself only."""
+    """An entry of a session is a valid download, or raises one of ``SENSELESS``, so that only this entry is lost."""
     try:
         entry = json.loads(octets)
     except (ValueError, RecursionError):
@@ -201,7 +201,7 @@ def session_entry(octets: bytes) -> None:
 
 
 def cookie_file(octets: bytes) -> None:
-    """No cookie has a line break in it, nor goes to a host that it is not for."""
+    """No cookie contains a line break or is sent to a host that it is not for."""
     try:
         sent = cookies.cookies_for("http://www.example.org/a/b", octets, "cookies.txt")
     except ValueError:
@@ -216,7 +216,7 @@ _scratch = tempfile.NamedTemporaryFile(prefix="fuzz-")  # noqa: SIM115 - as long
 
 
 def netrc_file(octets: bytes) -> None:
-    """A netrc file is read, or it is a clear error, with none of its words."""
+    """A netrc file is read, or raises an error of one line."""
     path = Path(_scratch.name)
     path.write_bytes(octets)
     try:
@@ -231,7 +231,7 @@ _ACTIONS: dict[str, argparse.Action] = {
 
 
 def configuration(octets: bytes) -> None:
-    """A configuration file becomes words of a command line, or it is a clear error of one line."""
+    """A configuration file becomes arguments of the command line, or raises an error with a message."""
     path = Path(_scratch.name)
     path.write_bytes(octets)
     try:
@@ -242,7 +242,7 @@ def configuration(octets: bytes) -> None:
 
 
 def input_file(octets: bytes) -> None:
-    """A manifest, in whatever format, is one, or it is a clear error that names it."""
+    """A manifest in any format is read, or raises an error that names the manifest."""
     try:
         found = list(read_manifest(io.BytesIO(octets), on_bad_line=lambda line, what: None))
     except ManifestError as error:
@@ -254,7 +254,7 @@ def input_file(octets: bytes) -> None:
 
 
 def given_url(octets: bytes) -> None:
-    """A URL is accepted or refused; one that is accepted has no control character; its password can be split off."""
+    """An accepted URL has no control characters, and its user name and password can be split off."""
     text = octets.decode("utf-8", "surrogateescape")
     try:
         url = check_url(text, schemes=("http", "https"))
@@ -267,7 +267,7 @@ def given_url(octets: bytes) -> None:
 
 
 def words_for_people(octets: bytes) -> None:
-    """What is printed is one line that moves no cursor, and without the password of a URL in it."""
+    """Printed text is one line without control characters, and passwords in its URLs are masked."""
     text = octets.decode("utf-8", "surrogateescape")
     assert printable(text).isprintable()
     assert mask_text(mask_text(text)) == mask_text(text)
@@ -276,7 +276,7 @@ def words_for_people(octets: bytes) -> None:
 
 
 def sizes(octets: bytes) -> None:
-    """A size is a count of bytes, or it is refused by name."""
+    """A size is a number of bytes, or is refused with an error that names the option."""
     try:
         size = parse_size(octets.decode("utf-8", "replace"), "option")
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""What the engine makes of an answer, as a table: a request, what is known of the file, and the header lines.
+"""How the engine judges a response, as a table: the request and what is known of the file, the status, the headers.
 
-The engine's own ``answer.pxd`` is asked, compiled once more (``harness.pyx``), so that a row takes microseconds and
-there may be one for each side of each condition. What real servers and libcurl make of the same is in ``tests/matrix``.
+The tests call the engine's ``answer.pxd``, compiled into ``harness.pyx``. So a row takes microseconds, and there can be
+one for each side of each condition. ``tests/matrix`` tests the same with real servers and libcurl.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Told(ctypes.Structure):
 
 UNKNOWN: dict[str, Any] = {"size": -1, "pinned_size": -1, "first_bytes": 1000}
 FIRST = UNKNOWN | {"ranged": 1, "is_first": 1, "end": 1000, "asked_end": 1000}
-"""The first request of a file asks for its first thousand bytes."""
+"""The first request of a file, for its first thousand bytes."""
 PLAIN = UNKNOWN | {"is_first": 1, "end": -1, "asked_end": -1}
-"""Or for all of it."""
+"""The first request of a file, without a range."""
 LATER = {
     "ranged": 1,
     "start": 2000,
@@ -75,11 +75,11 @@ LATER = {
     "known": 1,
     "etag": b'"a"',
 }
-"""One for the third thousand of five, after answers with an ETag."""
+"""A request for the third thousand of 5000 bytes, after responses with an ETag."""
 RESUMED = LATER | {"is_first": 1}
 """The same, as the first request of a later run."""
 AGAIN = PLAIN | {"size": 5000, "known": 1, "etag": b'"a"'}
-"""A plain request for a file that was begun before."""
+"""A request without a range for a file that an earlier run started."""
 
 TAG = 'ETag: "a"'
 PART_1 = "Content-Range: bytes 0-999/5000"
@@ -88,7 +88,7 @@ ALL = "Content-Range: bytes 0-4999/5000"
 
 
 def take(harness: ctypes.CDLL, request: dict[str, Any], status: int, lines: str) -> Told:
-    """What the engine makes of an answer of this status with these header lines."""
+    """Give the engine a response with this status and these header lines, and return its verdict."""
     told = Told(**request)
     octets = lines.encode("latin-1")
     assert harness.rf_take(ctypes.byref(told), status, octets, len(octets))
@@ -100,7 +100,7 @@ def length(count: int) -> str:
 
 
 ACCEPTED = [
-    # Parts: as asked for, or less; whatever the letters and spaces.
+    # A part: the requested one or the start of it, in any case and spacing.
     (FIRST, 206, PART_1, {"size": 5000, "splits": 1, "end": 1000, "responses": 1}),
     (FIRST, 206, "content-range:   BYTES    0-999/5000", {"end": 1000}),
     (FIRST, 206, "Content-Range: bytes 0-0/5000", {"end": 1}),
@@ -117,13 +117,13 @@ ACCEPTED = [
     (LATER, 206, PART_3, {"start": 2000, "end": 3000, "size": 5000}),
     (LATER, 206, f"{PART_3}\nLast-Modified: new", {"end": 3000}),
     (LATER, 206, f"Content-Range: bytes 2000-2499/5000\n{TAG}", {"end": 2500}),
-    # Another lane has taken the later half meanwhile: what was asked for still comes.
+    # Another lane has meanwhile taken the later half, but the server still sends what was requested.
     (LATER | {"end": 2400}, 206, PART_3, {"end": 2400}),
     (LATER | {"etag": b'W/"a"'}, 206, 'Content-Range: bytes 2000-2999/5000\nETag: W/"a"', {"end": 3000}),
     (LATER | {"etag": b"", "last_modified": b"b"}, 206, "Content-Range: bytes 2000-2999/5000\nLast-Modified: b", {}),
     (LATER | {"etag": b""}, 206, "Content-Range: bytes 2000-2999/5000", {}),
     (RESUMED, 206, PART_3, {"end": 3000}),
-    # The whole file, where nobody can mean a part.
+    # The whole file, where the response cannot be for a part.
     (PLAIN, 200, length(700), {"size": 700, "end": 700, "splits": 0}),
     (PLAIN, 200, "", {"size": -1, "end": -1}),
     (PLAIN, 200, length(0), {"size": 0, "end": 0}),
@@ -161,16 +161,16 @@ ACCEPTED = [
     (FIRST, 200, "", {"size": -1, "end": -1}),
     (FIRST, 200, f"{length(5000)}\n{ALL}", {"size": 5000, "splits": 0}),
     (FIRST | {"asked_end": 1001}, 200, f"{length(1000)}\nContent-Range: bytes 0-999/1000", {"size": 1000, "splits": 1}),
-    # The empty file, whatever it says of its part.
+    # An empty file, with any Content-Range for it.
     (PLAIN, 200, f"{length(0)}\nContent-Range: bytes */0", {"size": 0, "end": 0}),
     (PLAIN, 200, f"{length(0)}\nContent-Range: bytes 0--1/0", {"size": 0, "end": 0}),
-    # A part under the status of the whole that says that it is one.
+    # A 200 whose Content-Range says that it is a part.
     (FIRST, 200, f"{length(1000)}\n{PART_1}", {"size": 5000, "splits": 1, "end": 1000}),
     (LATER, 200, f"{length(1000)}\n{PART_3}", {"end": 3000, "start": 2000}),
 ]
 
 REFUSED = [
-    # Another part, or one that nobody can place.
+    # A part that was not requested, or whose position is unknown.
     (FIRST, 206, "Content-Range: bytes 1-999/5000", Fault.RANGE_WRONG),
     (FIRST, 206, "Content-Range: bytes 0-1000/5000", Fault.RANGE_WRONG),
     (FIRST, 206, "Content-Range: bytes 0-999/*", Fault.RANGE_WRONG),
@@ -193,7 +193,7 @@ REFUSED = [
     (PLAIN, 206, f"{length(1000)}\n{PART_1}", Fault.RANGE_WRONG),
     (PLAIN, 206, f"{length(4000)}\nContent-Range: bytes 1000-4999/5000", Fault.RANGE_WRONG),
     (PLAIN, 206, f"{length(4999)}\n{ALL}", Fault.RANGE_WRONG),
-    # As long as a range that was asked for: a cache repeats what it got.
+    # As long as a range that was requested earlier: a cache may repeat the response to it.
     (PLAIN, 206, length(1000), Fault.RANGE_WRONG),
     (PLAIN | {"part_bytes": 700}, 206, length(700), Fault.RANGE_WRONG),
     (PLAIN, 206, f"{length(5000)}\nContent-Type: Multipart/byteranges; boundary=x", Fault.RANGE_WRONG),
@@ -204,15 +204,15 @@ REFUSED = [
     (PLAIN, 200, f"{length(0)}\nContent-Range: bytes */5", Fault.RANGE_WRONG),
     (PLAIN, 200, f"{length(5)}\nContent-Range: bytes */0", Fault.RANGE_WRONG),
     (LATER, 200, f"{length(1000)}\n{TAG}", Fault.RANGE_WRONG),
-    # Empty where a range was asked for: a plain request will tell.
+    # Empty in response to a range: a request without a range will tell.
     (FIRST, 200, length(0), Fault.RANGE_WRONG),
     (FIRST, 200, f"{length(0)}\nContent-Range: bytes */0", Fault.RANGE_WRONG),
-    # Codings that nobody asked for.
+    # Codings that were not requested.
     (FIRST, 206, f"{PART_1}\nContent-Encoding: gzip", Fault.ENCODED),
     (FIRST, 206, f"{PART_1}\nTransfer-Encoding: gzip", Fault.ENCODED),
     (PLAIN, 200, "Content-Encoding: gzip", Fault.ENCODED),
     (PLAIN, 200, "Transfer-Encoding: gzip, chunked", Fault.ENCODED),
-    # Sizes: another one, one that no file has, one too large.
+    # Sizes that differ, that are invalid, or that exceed the limit.
     (LATER, 206, f"Content-Range: bytes 2000-2999/5001\n{TAG}", Fault.SIZE_CHANGED),
     (FIRST | {"pinned_size": 4999}, 206, PART_1, Fault.SIZE_CHANGED),
     (PLAIN | {"pinned_size": 4999}, 200, length(5000), Fault.SIZE_CHANGED),
@@ -230,7 +230,7 @@ REFUSED = [
     (FIRST, 206, f"{PART_1}\n{length(5)}\n{length(6)}", Fault.SIZE_UNSOUND),
     (FIRST | {"most_bytes": 4999}, 206, PART_1, Fault.TOO_LARGE),
     (PLAIN | {"most_bytes": 4999}, 200, length(5000), Fault.TOO_LARGE),
-    # Validators: another one, one that appeared, one that has gone, one too long to be compared later.
+    # Validators that changed, appeared, disappeared, or are too long to be stored and compared later.
     (LATER, 206, 'Content-Range: bytes 2000-2999/5000\nETag: "b"', Fault.VALIDATOR_CHANGED),
     (LATER, 206, "Content-Range: bytes 2000-2999/5000", Fault.VALIDATOR_CHANGED),
     (LATER, 206, f'{PART_3}\nETag: "b"', Fault.VALIDATOR_CHANGED),
@@ -241,13 +241,13 @@ REFUSED = [
     (PLAIN | {"known": 1, "etag": b'"a"'}, 200, f'ETag: "b"\n{length(5000)}', Fault.VALIDATOR_CHANGED),
     *(
         (LATER | {"etag": etag, "last_modified": b"b"}, 206, f"{PART_3.splitlines()[0]}\nETag: {etag.decode()}", fault)
-        # Equal, and no proof: then the date has to be equal, too.
+        # Equal ETags that are not strong prove nothing, so the date must be equal too, and here it is missing.
         for etag in (b'W/"a"', b'xa"', b"a", b'"', b'""', b'"a"b"', b'"a" ', b"'a'")
         for fault in [Fault.VALIDATOR_CHANGED]
     ),
     (FIRST, 206, f"{PART_1}\nETag: {'e' * 1024}", Fault.VALIDATOR_TOO_LONG),
     (FIRST, 206, f"{PART_1}\nLast-Modified: {'e' * 1024}", Fault.VALIDATOR_TOO_LONG),
-    # The whole where a part was asked for, of the same file or of one that nothing speaks for.
+    # The whole file instead of the requested part: the same file, or one that lacks the validators to tell.
     (LATER, 200, f"{length(5000)}\n{TAG}", Fault.RANGE_IGNORED),
     (LATER | {"size": -1}, 200, f"{length(5000)}\n{TAG}", Fault.RANGE_IGNORED),
     (AGAIN, 200, f"{length(5000)}\n{TAG}", Fault.RANGE_IGNORED),
@@ -264,7 +264,7 @@ REFUSED = [
     (LATER | {"etag": b""}, 200, length(4000), Fault.SIZE_CHANGED),
     (LATER, 200, f"Last-Modified: b\n{length(4000)}", Fault.SIZE_CHANGED),
     (LATER, 200, f'ETag: "b"\n{length(4000)}', Fault.SIZE_CHANGED),
-    # No file at all.
+    # Responses without the file.
     (FIRST, 404, length(1000), Fault.STATUS),
     (FIRST, 302, "Location: /x", Fault.STATUS),
     (FIRST, 204, "", Fault.RANGE_WRONG),
@@ -311,7 +311,7 @@ def test_anything_else_is_refused_and_changes_nothing(
 ) -> None:
     told = take(harness, request_, status, lines)
     assert Fault(told.fault) is fault
-    # A body that is not the file's is either read and dropped, or, where it may be long, never read.
+    # A body that is not the file's is read and dropped, or never read if it may be long.
     of_no_file = status in (204, 205, 207, 300, 302, 404, 416)
     assert Check(told.check) is (Check.SWALLOWED if of_no_file else Check.REFUSED)
     assert told.responses == 0
@@ -383,8 +383,8 @@ def test_a_redirect_says_where_to(harness: ctypes.CDLL, status: int, lines: str,
 @pytest.mark.parametrize(
     ("request_", "status", "lines", "expected"),
     [
-        (FIRST | {"asked_end": 0}, 200, "", True),  # as after its last byte
-        (FIRST, 200, "", True),  # as after none
+        (FIRST | {"asked_end": 0}, 200, "", True),  # as if it ended after the last byte of the range
+        (FIRST, 200, "", True),  # as if it ended before the first byte
         (PLAIN, 200, "", False),
         (FIRST, 200, length(5000), False),
         (FIRST, 206, PART_1, False),

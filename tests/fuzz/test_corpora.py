@@ -1,7 +1,6 @@
-"""What fuzzing looks for, on its corpora and on some of what hypothesis thinks of. ``make fuzz`` looks for more.
+"""The fuzz targets, run on their corpora and on some input from hypothesis. ``make fuzz`` runs them for longer.
 
-The engine's readers are the .pxd files that ship, compiled into a library (``harness.pyx``); Python's are called as
-they are (``readers.py``).
+The engine's parsers are its own .pxd files, compiled into a library (``harness.pyx``); ``readers.py`` calls Python's.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from rangefetch.headers import parse_headers
 
 CORPORA = Path(__file__).parent / "corpora"
 ENGINES = {"content_range_c": 0, "answer_c": 1, "origin_c": 2, "write_c": 3}
-"""The numbers that ``harness.pyx`` has for its targets, by their corpora."""
+"""The numbers of the targets in ``harness.pyx``, by corpus."""
 
-pytestmark = pytest.mark.xdist_group("harness")  # which takes seconds to build
+pytestmark = pytest.mark.xdist_group("harness")  # in one process, since the harness takes seconds to build
 
 
 def _entries(target: str) -> list[bytes]:
@@ -44,7 +43,7 @@ def test_corpora_are_small() -> None:
 
 @pytest.mark.parametrize("target", ENGINES)
 def test_the_engines_readers_keep_their_promises(harness: ctypes.CDLL, target: str) -> None:
-    """Not 0 is the number of the property that does not hold, in harness.pyx."""
+    """A result other than 0 is the number, in harness.pyx, of the property that does not hold."""
     for entry in _entries(target):
         assert harness.rf_fuzz_run(ENGINES[target], entry, len(entry)) == 0, entry
 
@@ -83,14 +82,16 @@ def _changed(entry: bytes) -> st.SearchStrategy[bytes]:
     return _changes(entry)
 
 
-# -- two readers of one header ---------------------------------------------------------------------------------------
+# -- two parsers of one header ---------------------------------------------------------------------------------------
 
 
 @given(st.from_regex(r"bytes [0-9]{1,20}-[0-9]{1,20}/([0-9]{1,20}|\*)", fullmatch=True))
 @example("bytes 0-0/1")
 @example("bytes 0-1/1")
 def test_both_read_content_range_alike(text: str) -> None:
-    """aria2's reader takes some values that the engine refuses, since aria2 does, but none with another meaning."""
+    """The aria2 backend's parser accepts some values that the engine refuses, because aria2 accepts them, but gives no
+    value another meaning.
+    """
     engines, pythons = _engine.content_range(text.encode()), remote._content_range(text)
     if engines is not None and engines[2] >= 0 and pythons is not None:
         assert pythons == (engines[0], engines[1] - 1, engines[2])
@@ -139,7 +140,7 @@ _lists = st.lists(
 @example("identity", ["gzip"], "x")
 @example("gzip", [], ".gz")
 def test_both_read_a_list_of_codings_alike(harness: ctypes.CDLL, first: str, more: list[str], name: str) -> None:
-    """What the engine would refuse for its coding is what Python would undo, were it asked to."""
+    """The engine refuses exactly the codings that Python would undo if ``decode`` were set."""
     lines = "\n".join(f"Content-Encoding: {each}" for each in (first, *more))
     refused = bool(harness.rf_fuzz_is_encoded(f"http://h/{name}".encode(), lines.encode(), len(lines)))
     try:
@@ -153,7 +154,7 @@ def test_both_read_a_list_of_codings_alike(harness: ctypes.CDLL, first: str, mor
 
 
 def test_no_reader_looks_at_an_octet_more_than_a_few_times() -> None:
-    """Twice the octets may take twice the steps of the interpreter, and not four times."""
+    """Twice the input may take twice the interpreter's steps, but not four times."""
     hostile: dict[str, Callable[[int], bytes]] = {
         "content_disposition": lambda n: b'a; filename="' + b"\\" * n,
         "link": lambda n: b";  rel " * n,
@@ -166,7 +167,7 @@ def test_no_reader_looks_at_an_octet_more_than_a_few_times() -> None:
         "given_url": lambda n: b"http://h/" + b"%" * n,
     }
     for target, make in hostile.items():
-        # Regular expressions take no steps: for them the sizes are such that anything worse than linear would hang.
+        # Regular expressions take no steps; the sizes are such that one worse than linear would hang.
         steps = [_steps(TARGETS[target], make(n)) for n in (2000, 4000)]
         assert steps[1] <= 3 * steps[0] + 200, (target, steps)
 

@@ -1,18 +1,18 @@
-"""What may be on the disk after a power failure: images of a directory, drawn from a record of what was done to it.
+"""What may be on the disk after a power failure: random images of a directory, made from a record of system calls.
 
 The model is that of POSIX and of Linux's file systems at their worst (Pillai et al., "All File Systems Are Not Created
 Equal", OSDI 2014; fsync(2); close(2), "NOTES"):
 
 - The power fails after any of the recorded calls.
-- Of a file's data, what an fsync or fdatasync has covered is there. Of what was written since, each page of 4 KiB is as
-  it was after any one of the writes that touched it, or before them, independently of all others: data reaches the disk
-  in any order, and may be torn at pages.
-- A file's length since its last sync is that of any moment since, or longer where a page beyond it is there; what no
-  page filled is zeros. So a file may have its length and none of its data.
-- Names (create, rename, link, unlink) are on the disk when their directory was synced. Of what came later, either some
-  first calls are there, as in a file system with a journal, or any of them, in their order: each is there or not. A
-  rename is one step: never are both names gone. fsync of a file says nothing of its name (fsync(2)).
-- Extended attributes, times and modes are lost; a new file has those that it is made with.
+- Data that was written before an fsync or fdatasync of the file is there. After that, each page of 4 KiB is in the
+  state after one of the writes that touched it, or before all of them, independently of other pages: data reaches the
+  disk in any order, and may be torn at page boundaries.
+- A file has its length at its last sync or at any moment since, or a longer one if a page beyond that is there. Parts
+  that no page has filled are zeros. So a file may have its length and none of its data.
+- Names (create, rename, link, unlink) are on the disk once their directory was synced. Of later calls, either the first
+  few have taken effect, as in a file system with a journal, or any subset of them, in order. A rename is one step: the
+  old and the new name are never both gone. fsync of a file does not cover its name (fsync(2)).
+- Extended attributes, times and modes are lost; a new file has its initial ones.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Call:
 
 @dataclass
 class _Data:
-    """A file's content: what is on the disk, and what was done since."""
+    """A file's content: what is certainly on the disk, and the writes and lengths since then."""
 
     durable: bytearray = field(default_factory=bytearray)
     lengths: list[int] = field(default_factory=list)
-    pages: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # of each, the writes: where in it, what
+    pages: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # writes to each: offset in the page, data
     newest: bytearray = field(default_factory=bytearray)
 
     def write(self, offset: int, data: bytes) -> None:
@@ -70,7 +70,7 @@ class _Data:
         self.pages.clear()
 
     def drawn(self, rng: random.Random, kept: float) -> bytes:
-        """What of it is there; ``kept`` is how likely a page that was not synced is."""
+        """Draw a content that the disk may have. Each page that was not synced is there with probability ``kept``."""
         content = bytearray(self.durable)
         length = rng.choice([len(content), *self.lengths]) if kept < 1 else len(self.newest)
         if length < len(content) and kept < 1:
@@ -93,9 +93,9 @@ def _put(content: bytearray, offset: int, data: bytes) -> None:
 
 
 def read_record(path: Path) -> list[Call]:
-    """What ``recorder.c`` has written down."""
+    """Read the log of ``recorder.c``."""
     calls: list[Call] = []
-    files: dict[int, int] = {}  # the system uses the number of a file that is gone again
+    files: dict[int, int] = {}  # by inode number, which the system reuses after a file is deleted
     record = path.read_bytes()
     at = 0
     while at < len(record):
@@ -111,7 +111,7 @@ def read_record(path: Path) -> list[Call]:
 
 
 def _with(names: dict[str, int], call: Call) -> None:
-    """Do to the names what a call did."""
+    """Apply a call to the names."""
     if call.what in ("create", "link"):
         names[call.name or call.other] = call.file
     elif call.what == "rename":
@@ -124,7 +124,9 @@ def _with(names: dict[str, int], call: Call) -> None:
 
 
 def image(calls: list[Call], count: int, seed: int | None) -> dict[str, bytes]:
-    """What is there, by name, when the power fails after so many calls. None: all of it, as the process saw it."""
+    """Draw the files, by name, that may be left when the power fails after ``count`` calls. With ``seed`` None, nothing
+    is lost: the files are as the process saw them.
+    """
     rng = random.Random(seed)
     kept = 1.0 if seed is None else rng.choice((0.0, 0.3, 0.7, 1.0))
     how = "all" if seed is None else rng.choice(("none", "first", "any", "any"))
@@ -157,7 +159,7 @@ def image(calls: list[Call], count: int, seed: int | None) -> dict[str, bytes]:
 
 
 def write_image(there: dict[str, bytes], directory: Path) -> None:
-    """Make the directory what it was after the power had failed."""
+    """Replace the content of the directory by an image."""
     for path in directory.iterdir():
         path.unlink()
     for name, content in there.items():

@@ -1,4 +1,4 @@
-"""What is recorded: downloads of a manager with a session, paused on the way, and finished by the next manager."""
+"""The program that is recorded: a manager with a session starts and pauses downloads, and another one finishes them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rangefetch import DownloadManager
 
 
 def main() -> None:
-    """``DIRECTORY BACKEND DURABLE URL...``: the files are called 0, 1, ... and the session is beside them."""
+    """Arguments: ``DIRECTORY BACKEND DURABLE URL...``. The files are named 0, 1, ..., with the session beside them."""
     directory, backend, durable, *urls = sys.argv[1:]
     options = {"save_dir": directory, "durable": durable == "durable", "retry_wait": 0.001}
     slowly = {"split": 1, "max_download_limit": "1M"}
     with DownloadManager(session_file=Path(directory, "session"), backend=backend) as manager:
         gids = [manager.download(url, {**options, **slowly, "filename": str(i)}) for i, url in enumerate(urls)]
-        # There is something to go on with where a block is whole, of 1 MiB.
+        # Once a block of 1 MiB is complete, there is data to resume from.
         while manager.get_download_progress(gids[0]).downloaded < 1.3 * (1 << 20):
             time.sleep(0.01)
         for gid in gids:

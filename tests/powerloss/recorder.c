@@ -1,8 +1,8 @@
-/* Writes down what a process does to the files under a directory, in order: writes with their data, lengths, syncs, and
- * what becomes of names. Preloaded; RECORD_UNDER is the directory, RECORD_TO the log.
+/* Records what a process does to the files in a directory, in order: writes with their data, changes of length, syncs,
+ * and changes of names. Used with LD_PRELOAD; RECORD_UNDER is the directory, RECORD_TO the log.
  *
- * A record is a line, `what inode offset size name other-name`, tabs between, and `size` bytes of data after that of a
- * write. Calls wait for each other, so that the log's order is that in which they happened.
+ * A record is a line `what inode offset size name other-name`, separated by tabs; that of a write is followed by `size`
+ * bytes of data. Calls are serialised, so that the log has the order in which they happened.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -21,7 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* The system, past what stands in its place here. */
+/* The system calls themselves, past the functions in this file that replace libc's. */
 #define raw(...) real_syscall()(__VA_ARGS__)
 
 static long (*real_syscall(void))(long, ...) {
@@ -35,7 +35,7 @@ static char under[PATH_MAX];
 static int log_fd = -1;
 static dev_t device;
 
-/* One call at a time, of all processes: aria2c is one of its own. */
+/* One call at a time, across processes, since aria2c is a process of its own. */
 static void enter(void) {
     pthread_mutex_lock(&lock);
     if (log_fd >= 0) flock(log_fd, LOCK_EX);
@@ -75,7 +75,7 @@ static void record(const char *what, ino_t inode, int64_t offset, const void *da
     if (data) put(data, (size_t)size);
 }
 
-/* The name of a path under the directory; NULL: it is elsewhere. */
+/* The file name of a path in the directory; NULL if the path is elsewhere. */
 static const char *name_of(int at, const char *path, char *room) {
     char whole[PATH_MAX], link[64], real_directory[PATH_MAX];
     if (log_fd < 0) return NULL;
@@ -98,7 +98,7 @@ static const char *name_of(int at, const char *path, char *room) {
     return room;
 }
 
-/* The inode of an open regular file, or directory, of that file system; 0: it is none. */
+/* The inode of an open file if it is of this kind and on the directory's file system, otherwise 0. */
 static ino_t inode_of(int fd, mode_t kind) {
     struct stat status;
     if (log_fd < 0 || fd == log_fd || fstat(fd, &status) != 0 || status.st_dev != device) return 0;
@@ -115,7 +115,7 @@ static int opened(int fd, int at, const char *path, int flags, ino_t before) {
     struct stat status;
     if (fd < 0 || log_fd < 0 || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) return fd;
     if ((flags & O_TMPFILE) == O_TMPFILE) {
-        /* Its number may be that of a file that is gone. */
+        /* The inode number may be that of a deleted file. */
         record("fresh", status.st_ino, 0, NULL, 0, "", "");
         return fd;
     }
@@ -135,7 +135,7 @@ static int opened(int fd, int at, const char *path, int flags, ino_t before) {
         va_end(list);                                 \
     }
 
-/* What a stream writes, libc writes past us: its content is taken down when it is synced. */
+/* libc writes the data of streams without calling our write(), so their content is recorded when they are synced. */
 enum { MOST_STREAMS = 1024 };
 static char is_stream[MOST_STREAMS];
 

@@ -1,4 +1,4 @@
-"""After a power loss: what is left on the disk resumes to the right bytes, or is begun again.
+"""After a power loss, downloads resume from what is left on the disk, or start over, and end with the right bytes.
 
 Two downloads of a manager with a session are recorded (``recorder.c``). From the record, images of what the disk may
 hold are drawn (``images.py`` states the model), and each is given to a new manager.
@@ -35,20 +35,20 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that writes everything down."""
+    """The library that records all calls."""
     directory = tmp_path_factory.mktemp("recorder")
     return compile_library(Path(__file__).with_name("recorder.c"), directory / "recorder.so", "-ldl")
 
 
 @pytest.fixture
 def urls(server: MisbehavingServer) -> list[str]:
-    """Of the two files."""
+    """The URLs of the two files."""
     return [server.url(f"/good/{i}", size=size, seed=i) for i, size in enumerate(_SIZES)]
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Where the files are, and nothing else."""
+    """The directory of the files, with nothing else in it."""
     path = tmp_path / "files"
     path.mkdir()
     return path
@@ -72,7 +72,7 @@ def _right(i: int, octets: bytes) -> bool:
 
 @pytest.fixture(params=_WAYS, ids="-".join)
 def way(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """The backend, and whether it is told to be durable."""
+    """The backend, and whether ``durable`` is set."""
     backend, how = request.param
     if backend == "aria2":
         require(shutil.which("aria2c") is not None, "aria2", "RANGEFETCH_REQUIRE_ARIA2")
@@ -88,18 +88,18 @@ def test_every_image_after_a_power_loss_leads_to_the_right_bytes(
     assert image(calls, len(calls), None) == real, "the record is not all that was done"
     rng = random.Random(_SEED)
     resumed = 0
-    # aria2c takes a second to start.
+    # Fewer images with aria2, since aria2c takes a second to start.
     for seed in range(_SEED, _SEED + (_IMAGES if backend == "native" else _IMAGES // 8)):
         there = image(calls, rng.randrange(len(calls) + 1), seed)
         finished = {i for i in range(len(urls)) if str(i) in there}
         if how == "durable":
             assert all(_right(i, there[str(i)]) for i in finished), f"seed {seed}: a name without its bytes"
         else:
-            # What ``durable`` is for: without it a file may have its name, and its bytes not yet.
+            # Without ``durable``, a file may have its name before its bytes are on the disk.
             there = {name: octets for name, octets in there.items() if not name.isdigit() or _right(int(name), octets)}
         write_image(there, directory)
         resumed += _finish(directory, urls, backend, seed)
-        # A part file that nothing says is ours stays where it is.
+        # A part file that cannot be recognised as ours is left alone.
         expected = {"0", "1", "session", "session.lock", *there}
         assert {path.name for path in directory.iterdir()} <= expected, f"seed {seed}"
     assert resumed > 0, "no image had anything to go on with"
@@ -121,7 +121,7 @@ def test_a_sync_that_was_left_out_would_be_noticed(recorder: Path, directory: Pa
 
 
 def _finish(directory: Path, urls: list[str], backend: str, seed: int) -> int:
-    """Have a new manager fetch what is not there. Returns how many bytes it did not have to fetch again."""
+    """Let a new manager fetch what is missing. Returns how many bytes it did not have to fetch again."""
     resumed = 0
     options = {"save_dir": directory, "retry_wait": 0.001, "total_timeout": 60.0}
     with DownloadManager(session_file=directory / "session", backend=backend) as manager:

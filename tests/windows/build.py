@@ -1,4 +1,4 @@
-"""Builds driver.pyx, the engine without Python, for Windows with zig, or for this machine to see that it works at all.
+"""Build driver.pyx, the engine without Python, with zig: for Windows, or for this machine to check that it works.
 
 PYTHONPATH=tests python tests/windows/build.py PROGRAM.exe
 PYTHONPATH=tests python tests/windows/build.py PROGRAM
@@ -20,7 +20,7 @@ CAN_BUILD = (ROOT / "ext").is_dir() and importlib.util.find_spec("ziglang") is n
 
 
 def build(output: Path) -> None:
-    """Compile the program with the engine's own files."""
+    """Compile the program together with the engine's own sources. A name that ends in .exe is built for Windows."""
     code = output.with_suffix(".c")
     words = [word for name, value in directives().items() for word in ("-X", f"{name}={value}")]
     cython = [sys.executable, "-m", "cython", *words, "-I", ROOT / "ext", "-o", code, HERE / "driver.pyx"]

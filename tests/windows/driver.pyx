@@ -1,11 +1,11 @@
-"""The engine below ``_engine.pyx`` as a program of its own, for Windows: it fetches one file and says what happens.
+"""The engine without ``_engine.pyx`` as a program, for Windows: it fetches one file and prints the events.
 
     driver LIBCURL URL FILE [NAME=NUMBER...] [cafile=PATH] [state=PATH] [mirror=URL]
 
 Numbers: lanes (4), first, least, limit, tries (20; transfers that may fail), allocation (2; 0 to 2), timeout (30 s).
 ``state`` is the saved block map: read if it is there, and written after every round of events, as rangefetch does.
-Each event is one line on stdout: its number, libcurl's code, the HTTP status, the fault, the errno. The last line is a
-table of counters. Status 0: the file is complete; 1: it is not; 2: what was asked is wrong.
+Each event is one line on stdout: its number, libcurl's code, the HTTP status, the fault, the errno and the offset. The
+last lines are counters. Exit status 0: the file is complete; 1: it is not; 2: wrong arguments, or it could not start.
 """
 
 from libc.errno cimport errno
@@ -31,7 +31,7 @@ from rangefetch.transfer cimport *
 cdef extern from *:
     """
     #include <fcntl.h>
-    static PyObject *PyInit_driver(void); /* which nothing calls: so it, and all that needs Python, is left out */
+    static PyObject *PyInit_driver(void); /* static and never called, so that the compiler drops it and all of Python */
     #include <sys/stat.h>
     #ifdef _WIN32
     #define RF_OPEN_AS (_O_RDWR | _O_CREAT | _O_BINARY)
@@ -57,7 +57,7 @@ cdef int handles = 0
 
 
 cdef inline const char *named(int argc, char **argv, const char *name) noexcept nogil:
-    """What was given as NAME=VALUE, or NULL."""
+    """The VALUE of an argument NAME=VALUE, or NULL."""
     cdef size_t size = strlen(name)
     cdef int i
     for i in range(4, argc):
@@ -74,7 +74,9 @@ cdef inline int64_t number(int argc, char **argv, const char *name, int64_t othe
 # ---- what is saved -------------------------------------------------------------------------------------------------
 
 cdef inline void save(FileCore *file, const char *path) noexcept nogil:
-    """Size, size of a block, and the map; through a file beside it, so that a kill leaves the one or the other."""
+    """Save the file's size, the block size and the map. Writes a new file and renames it, so that a kill leaves the old
+    state or the new one.
+    """
     cdef char[600] beside
     cdef int64_t[2] head
     cdef FILE *out
@@ -87,7 +89,7 @@ cdef inline void save(FileCore *file, const char *path) noexcept nogil:
     head[0] = file.blocks.size
     head[1] = file.blocks.block_size
     fwrite(head, sizeof(int64_t), 2, out)
-    # First what is whole: what becomes so meanwhile counts as partial, which is less.
+    # Complete blocks first: a block that is completed between the two writes then counts as partial, which is safe.
     fwrite(file.blocks.state, 1, <size_t>file.blocks.count, out)
     fwrite(file.blocks.partial, 4, <size_t>file.blocks.count, out)
     fclose(out)
@@ -95,7 +97,7 @@ cdef inline void save(FileCore *file, const char *path) noexcept nogil:
 
 
 cdef inline bint recall(FileCore *file, const char *path) noexcept nogil:
-    """Whether there was nothing, or something sound."""
+    """Load the saved state. True if there is none, or if it was valid."""
     cdef int64_t[2] head
     cdef size_t count
     cdef bint sound = False
@@ -148,7 +150,7 @@ cdef inline int tell(EngineCore *core, FileCore *file, MessageType type) noexcep
 
 
 cdef inline bint follow(EngineCore *core, FileCore *file, const char *state, int64_t tries) noexcept nogil:
-    """See what comes, until the loop has let go of the file. True: it is complete."""
+    """Print events until the loop has released the file. True if the file is complete."""
     cdef int64_t began_us = rf_now_us()
     cdef Message *items
     cdef size_t count, i

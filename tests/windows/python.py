@@ -1,8 +1,8 @@
-"""A CPython for Windows that runs under wine, with this package and what it needs.
+"""A CPython for Windows that runs under wine, with this package and its dependencies.
 
-Of CPython's installers there is none at hand, but PyPI has its parts: the wheels of panda3d for Windows bring
-python311.dll and the compiled modules of its library. The modules in Python are those of the interpreter that runs
-this, which must be a 3.11, too. ``python.exe`` calls ``Py_Main``; ``python3.dll`` passes on every name.
+It does without CPython's installers, because PyPI has the parts: panda3d's wheels for Windows contain python311.dll and
+the compiled modules of the standard library. The pure Python modules are copied from the interpreter that runs this,
+which must be a 3.11 too. ``python.exe`` calls ``Py_Main``; ``python3.dll`` forwards every name to python311.dll.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["BUILD", "ENVIRONMENT", "install", "make_python", "wheel_of_this"]
 
 BUILD = ROOT / "build" / "windows"
 ENVIRONMENT = {"WINEPREFIX": str(BUILD / "wine"), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml="}
-# What the package needs, and aria2's backend; pip would look for what this system needs beside them.
+# The dependencies of the package and of the aria2 backend, listed because pip would resolve them for this system.
 NEEDED = (
     *("platformdirs", "psutil", "pycurl", "rich", "markdown-it-py", "mdurl", "pygments"),
     *("aria2p", "loguru", "win32-setctime", "colorama", "requests", "urllib3", "idna", "certifi", "charset-normalizer"),
@@ -35,7 +35,7 @@ _MAIN = """
 __declspec(dllimport) int Py_Main(int, wchar_t **);
 int wmain(int argc, wchar_t **argv) { return Py_Main(argc, argv); }
 """
-# wine does not tell whose a socket is, and psutil takes that for "nobody's": have it say that it is not told.
+# wine does not say which process owns a socket, and psutil reports no sockets: make it raise AccessDenied instead.
 _SITE = """
 import psutil
 def _untold(self, kind="inet"):
@@ -45,8 +45,8 @@ psutil.Process.net_connections = _untold
 
 
 def make_python(directory: Path) -> Path:
-    """Put it together in ``directory``, without this package; the path of ``python.exe``. Raises
-    ``subprocess.CalledProcessError`` where pip cannot fetch what it is made of.
+    """Assemble it in ``directory``, without this package, and return the path of ``python.exe``. Raises
+    ``subprocess.CalledProcessError`` if pip cannot fetch the parts.
     """
     work = directory.with_name(directory.name + ".new")
     shutil.rmtree(work, ignore_errors=True)
@@ -71,7 +71,7 @@ def make_python(directory: Path) -> Path:
 
 
 def wheel_of_this(directory: Path) -> Path:
-    """Build this package's wheel for Windows into ``directory``."""
+    """Build this package's wheel for Windows in ``directory``, and return its path."""
     tools, source = BUILD / "tools", directory / "source"
     if not tools.exists():
         new = BUILD / "tools.new"
@@ -91,7 +91,7 @@ def wheel_of_this(directory: Path) -> Path:
 
 
 def install(wheel: Path, python: Path) -> None:
-    """Put a wheel in the place of what is there of this package."""
+    """Install a wheel of this package in place of the version that is there, if any."""
     site = python.parent / "Lib" / "site-packages"
     for old in site.glob("rangefetch*"):
         shutil.rmtree(old)

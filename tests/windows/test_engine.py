@@ -1,7 +1,7 @@
-"""The engine below its border with Python, on Windows or as wine has that, with the libcurl of pycurl's wheel for it.
+"""The engine's C core on Windows or under wine, with the libcurl in pycurl's wheel for Windows.
 
-``make windows`` runs these under wine; a workflow runs them on Windows. The program is driver.pyx: its own sources say
-what it is asked and what it tells.
+``make windows`` runs these under wine; a workflow runs them on Windows. The program is driver.pyx, which describes its
+arguments and its output.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DONE, FAILED = 18, 17
 
 @dataclass
 class Outcome:
-    """What the program has said."""
+    """The program's exit status and output."""
 
     status: int
     said: str
@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass
 class Program:
-    """The driver; under wine in a prefix of its own."""
+    """The driver, which runs under wine in a prefix of its own."""
 
     path: Path
     libcurl: Path
@@ -119,7 +119,7 @@ def test_a_file_comes_in_ranges_on_several_connections(
     assert _sha256(file.read_bytes()) == _sha256(content("40M"))
     assert outcome.counted["connections"] > 1
     assert outcome.counted["received"] == 40 * MIB
-    assert outcome.counted["handles"] == 0  # none is left when the engine has stopped
+    assert outcome.counted["handles"] == 0  # all are freed when the engine has stopped
     assert all(request.headers.get("range") for request in server.requests)
 
 
@@ -147,7 +147,7 @@ def test_connections_that_break_cost_no_byte(program: Program, tmp_path: Path, s
 def test_a_limit_holds(program: Program, tmp_path: Path, server: MisbehavingServer) -> None:
     outcome = program.run(server.url("/good/a.bin", size="8M"), tmp_path / "file", limit=2 * MIB)
     assert outcome.status == 0, outcome.said
-    assert outcome.counted["lasted_us"] > 2_500_000  # 4 s, less what may come at once
+    assert outcome.counted["lasted_us"] > 2_500_000  # 4 s, less the initial burst that the limit allows
     assert _sha256((tmp_path / "file").read_bytes()) == _sha256(content("8M"))
 
 
@@ -158,7 +158,7 @@ def test_what_was_killed_goes_on_where_the_saved_state_says(
     url = server.url("/good/a.bin", size="16M")
     with program.start(url, file, limit=2 * MIB, state=state) as started:
         _until(lambda: state.exists() and state.read_bytes()[16:32].count(2) >= 4)  # blocks of 1 MiB are done
-        started.kill()  # nothing of it runs any more, nor is anything flushed
+        started.kill()  # no code of its own runs after this, and nothing is flushed
     outcome = program.run(url, file, state=state)
     assert outcome.status == 0, outcome.said
     assert 4 * MIB <= outcome.counted["recalled"] < 16 * MIB
@@ -173,7 +173,7 @@ def test_a_connection_that_stalls_does_not_hold_up_the_end(
     outcome = program.run(server.url("/stall/a.bin", size="8M", after="64K", times=1), file, first=MIB)
     assert outcome.status == 0, outcome.said
     assert outcome.counted["hedges"] + outcome.counted["steals"] > 0
-    assert FAILED not in outcome.events  # no timeout: it was helped before
+    assert FAILED not in outcome.events  # another lane took over before the timeout
     assert _sha256(file.read_bytes()) == _sha256(content("8M"))
 
 

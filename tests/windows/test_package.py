@@ -1,7 +1,7 @@
-"""The whole package with its engine on a CPython for Windows: on Windows itself, or as wine has it.
+"""The whole package with its engine on a CPython for Windows, on Windows itself or under wine.
 
-``make windows`` runs these under wine, with the wheel that is built here for Windows. On Windows the package that is
-installed is tested, by ``python -m pytest tests/windows/test_package.py`` with RANGEFETCH_WINDOWS=1.
+``make windows`` runs these under wine, with a wheel for Windows that the tests build. On Windows they test the
+installed package: ``python -m pytest tests/windows/test_package.py`` with RANGEFETCH_WINDOWS=1.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Windows:
         )
 
     def run(self, *arguments: object) -> tuple[int, str, str]:
-        """The exit status, and what it printed."""
+        """Return the exit status, stdout and stderr."""
         with self.start(*arguments) as started:
             said, complained = started.communicate(timeout=300)
         return started.returncode, said.replace("\r", ""), complained.replace("\r", "")
@@ -81,7 +81,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Windows:
         pytest.skip(f"what it takes cannot be fetched or built: {error}")
     assert wheel.name.endswith("-cp311-abi3-win_amd64.whl")
     install(wheel, python)
-    # The first program has wine make its directory, and say so.
+    # The first program under wine creates the prefix and prints messages about it, so run one before the tests.
     subprocess.run(["wine", "winecfg", "-v", "win10"], env=os.environ | ENVIRONMENT, capture_output=True, check=True)
     return Windows(["wine", str(python)], ENVIRONMENT)
 
