@@ -1,8 +1,8 @@
-"""Each snippet in README and the pages of docs/ is run as it stands, alone, in an empty directory.
+"""Each snippet in README and the pages of docs/ runs as written, on its own, in an empty directory.
 
-Whatever host a snippet names, its connections lead to one local server that has a file under every path: by a proxy
-in the environment, and a CA that is trusted there. Two things in a snippet are replaced: the digest ``sha-256=...``
-by that of the file, and the port of a SOCKS proxy by one that is there. ``<!-- needs: NAME, NAME -->`` in the line
+Whatever host a snippet names, a proxy in the environment leads its connections to one local server, whose CA the
+environment trusts and which has a file at every path. Two things in a snippet are replaced: the digest ``sha-256=...``
+by the file's, and the port of the SOCKS proxy by that of a running one. ``<!-- needs: NAME, NAME -->`` in the line
 above a snippet names commands and modules without which it is skipped.
 """
 
@@ -36,7 +36,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 HOSTS = ("github.com", "example.org", "*.example.org", "*.example.net", "*.example.com")
 
-# What is proved elsewhere, by what.
+# Commands that are not run here, and what tests them.
 ELSEWHERE = {
     "make run": "make fresh",
     "make test": "make fresh",
@@ -53,7 +53,7 @@ _DIGEST = re.compile(r"sha-256=(?:\.\.\.|…|HEX)")
 
 @dataclasses.dataclass(frozen=True)
 class Snippet:
-    """A fenced block that is run; ``line`` is the one of its first line of code."""
+    """A fenced block. ``line`` is the number of its first line of code."""
 
     page: Path
     line: int
@@ -80,7 +80,7 @@ SHELL = [snippet for snippet in SNIPPETS if snippet.language in ("sh", "console"
 
 @dataclasses.dataclass(frozen=True)
 class Internet:
-    """What a snippet finds: every host has the file ``content`` under every path."""
+    """The internet as a snippet sees it: every host has the file ``content`` at every path."""
 
     proxy: HttpProxy
     socks: Socks5
@@ -88,7 +88,7 @@ class Internet:
     environment: dict[str, str]
 
     def here(self, code: str) -> str:
-        """The code with a digest and a port that are true here."""
+        """The code with the digest and the port that are valid here."""
         code = _DIGEST.sub("sha-256=" + hashlib.sha256(self.content).hexdigest(), code)
         return code.replace("socks5h://127.0.0.1:1080", f"socks5h://127.0.0.1:{self.socks.port}")
 
@@ -162,19 +162,19 @@ def test_a_configuration_file_is_accepted(snippet: Snippet, tmp_path: Path) -> N
 
 
 def test_every_snippet_is_known_and_none_is_left_out() -> None:
-    # Were the pattern wrong, all would be well.
+    # If the pattern were wrong, no snippet would run and every test would pass.
     fences = [line for page in PAGES for line in re.findall(r"^ *```(\w+)", page.read_text("utf-8"), re.MULTILINE)]
     assert sorted(fences) == sorted(snippet.language for snippet in SNIPPETS)
     assert set(fences) == {"python", "sh", "toml", "json", "text"}
     assert not [page for page in PAGES if "not run:" in page.read_text("utf-8")]
 
 
-# ---- What is made from the code -----------------------------------------------------------------------------------
+# ---- Parts generated from the code --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def pages() -> ModuleType:
-    """``.ci/pages.py``, which is no part of a package."""
+    """``.ci/pages.py``, which is not in a package."""
     spec = importlib.util.spec_from_file_location("pages", ROOT / ".ci" / "pages.py")
     assert spec is not None
     assert spec.loader is not None
@@ -189,7 +189,7 @@ def test_the_parts_made_from_the_code_are_as_the_code_is(page: Path, pages: Modu
     assert pages.with_parts(text) == text, "make docs writes them anew"
 
 
-# ---- What pages say of the code -----------------------------------------------------------------------------------
+# ---- What the pages say about the code ----------------------------------------------------------------------------
 
 
 def test_every_public_name_is_in_the_reference() -> None:

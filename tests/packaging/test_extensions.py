@@ -1,4 +1,4 @@
-"""What the extensions in the built wheels are made of: a look into the files, since most of them cannot be loaded here.
+"""The extensions in the built wheels, examined as files, since most of them cannot be loaded here.
 
 ``make wheel-test`` runs these; nothing is built here.
 """
@@ -40,7 +40,7 @@ def _is_pythons(symbol: str) -> bool:
 
 @pytest.mark.parametrize("path", _wheels("rangefetch-*-abi3-*.whl"))
 def test_functions_keep_their_names_and_there_is_no_debugging_information(path: Path) -> None:
-    # Backtraces name them, and the walk in tests/engine/test_no_gil.py finds its way.
+    # Backtraces and the search in tests/engine/test_no_gil.py need the names.
     extension = _extension(path)
     assert any(symbol.name.endswith("loop_run") for symbol in extension.symbols)
     assert not [section.name for section in extension.sections if "debug" in section.name]
@@ -53,7 +53,7 @@ def test_linux_needs_the_c_library_and_python_alone(path: Path) -> None:
     if "musllinux" in path.name:
         assert set(extension.libraries) == {"libc.so"}
         return
-    # In glibc 2.28, the last two are files of their own.
+    # In glibc 2.28, the last two are still separate files.
     assert set(extension.libraries) <= {"libc.so.6", "libpthread.so.0", "libdl.so.2"}
     needed = {
         version.name for library in extension.symbols_version_requirement for version in library.get_auxiliary_symbols()
@@ -98,7 +98,8 @@ def test_macos_11_can_load_it_and_it_needs_libsystem_and_python_alone(path: Path
     own, *needed = [library.name for library in extension.libraries]
     assert own == "@rpath/_engine.abi3.so"
     assert needed == ["/usr/lib/libSystem.B.dylib"]
-    # What zig found in libSystem is bound to it (ordinal 1); what it did not is looked for everywhere, when loaded.
+    # Symbols that zig found in libSystem are bound to it (ordinal 1); all others are looked up in every loaded image
+    # when the extension is loaded (-2).
     bound = [(found.symbol.name, found.library_ordinal) for found in extension.dyld_info.bindings if found.has_symbol]
     assert {ordinal for _, ordinal in bound} == {1, -2}
     for symbol, ordinal in bound:
@@ -107,7 +108,7 @@ def test_macos_11_can_load_it_and_it_needs_libsystem_and_python_alone(path: Path
 
 @pytest.mark.parametrize("path", _wheels("rangefetch-*macosx_*_arm64.whl"))
 def test_for_arm64_macos_it_is_signed(path: Path) -> None:
-    # Ad hoc, by the linker: without a signature that kernel loads nothing.
+    # The linker signs ad hoc: the kernel there loads nothing without a signature.
     extension = _extension(path)
     assert extension.has_code_signature
     assert extension.code_signature.data_size > 0

@@ -1,4 +1,4 @@
-"""Where a check is silenced, a few words beside it say why."""
+"""Wherever a check is silenced, a comment gives the reason."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ LEFT_OUT = re.compile(r"pytest\.(?:importorskip|mark\.(?:skipif|xfail))\((?:[^()
 
 
 def texts(*folders: str) -> Iterator[tuple[str, str]]:
-    """What there is of sources in these folders, by name; an installed wheel has tests alone beside it."""
+    """The name and text of each source file in these folders. Beside an installed wheel, only the tests exist."""
     for folder in folders:
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".pyi", ".pyx", ".pxd", ".pxi", ".h", ".c"):
@@ -35,7 +35,7 @@ def test_a_silenced_check_has_a_reason() -> None:
 
 
 def test_a_test_that_is_left_out_says_what_it_lacks() -> None:
-    """``importorskip`` by itself would only say that a module was not found."""
+    """Without a reason, ``importorskip`` would only say that a module was not found."""
     calls = [f"{name}: {call[0]}" for name, text in texts("tests") for call in LEFT_OUT.finditer(text)]
     assert calls
     assert [call for call in calls if "reason=" not in call] == []

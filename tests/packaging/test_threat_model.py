@@ -1,4 +1,4 @@
-"""Each promise in docs/threat-model.md and SECURITY.md is backed by tests that are there."""
+"""Each promise in docs/threat-model.md and SECURITY.md is backed by tests that exist."""
 
 import re
 from pathlib import Path

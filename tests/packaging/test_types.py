@@ -1,4 +1,4 @@
-"""What type checkers see of the installed package, through the eyes of a user's program."""
+"""What type checkers say of a user's program that uses the installed package, and of the package."""
 
 import importlib.util
 import json
@@ -16,7 +16,7 @@ import rangefetch
 from servers.content import content
 from servers.misbehaving import MisbehavingServer
 
-pytestmark = pytest.mark.timeout(600)  # pyright is fetched by whoever asks for it first
+pytestmark = pytest.mark.timeout(600)  # the first use of pyright fetches it
 
 PROGRAM = Path(__file__).with_name("users_program.py")
 
@@ -24,11 +24,11 @@ PROGRAM = Path(__file__).with_name("users_program.py")
 def _run(module: str, arguments: Sequence[object], directory: Path) -> subprocess.CompletedProcess[str]:
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed; it is in the dependency group 'types'")
-    # pyright asks the "python" on the PATH where packages are.
+    # pyright asks the "python" on the PATH where the packages are.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=directory,  # where no configuration of ours lies
+        cwd=directory,  # without our configuration files
         env=os.environ | {"PATH": path, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
         capture_output=True,
         text=True,
@@ -82,7 +82,9 @@ def test_mypy_finds_an_option_that_is_unknown_or_wrong(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pyright(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """It takes a minute of processor time, and is a program for Node.js, which what is installed fetches."""
+    """Skip if pyright cannot run: it is a Node.js program that the Python package fetches when first used. It takes a
+    minute of processor time.
+    """
     done = _run("pyright", ["--version"], tmp_path_factory.mktemp("pyright"))
     if done.returncode != 0:
         pytest.skip(f"pyright cannot be fetched: {done.stderr.strip().splitlines()[-1:]}")
@@ -97,7 +99,7 @@ def test_pyright_is_content_with_a_users_program(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("pyright")
 def test_pyright_is_content_with_the_package(tmp_path: Path) -> None:
-    # What is installed somewhere is nothing that it looks for faults in.
+    # pyright does not check installed packages, so give it a copy.
     package = shutil.copytree(Path(rangefetch.__file__).parent, tmp_path / "rangefetch")
     report: dict[str, Any] = json.loads(_run("pyright", ["--outputjson"], tmp_path).stdout)
     assert report["summary"]["filesAnalyzed"] >= len(list(package.rglob("*.py")))

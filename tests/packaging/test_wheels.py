@@ -1,4 +1,4 @@
-"""What is in the built wheels, and how the pure one behaves. ``make wheel-test`` runs these; nothing is built here."""
+"""What the built wheels contain, and how the pure one behaves. ``make wheel-test`` runs these; nothing is built here."""
 
 import base64
 import csv
@@ -32,7 +32,7 @@ def _built(pattern: str) -> Path:
 
 
 def _all_built(*patterns: str) -> list[object]:
-    """A parameter for each wheel that there is, whichever platforms were built for."""
+    """A parameter for each wheel that was built, for whichever platforms."""
     directory = os.environ.get("RANGEFETCH_WHEELS")
     found = [path for pattern in patterns for path in sorted(Path(directory or "/nonexistent").glob(pattern))]
     return [pytest.param(path, id=path.stem.rpartition("-")[2]) for path in found] or [
@@ -152,7 +152,7 @@ def test_pycurl_is_asked_for_where_it_has_wheels_and_the_engine_can_be(path: Pat
 
 
 def test_the_source_distribution_has_what_it_takes_to_build_and_to_test(sdist: set[str]) -> None:
-    # The tests are at hand wherever this one runs, the rest only in the source tree.
+    # The tests exist wherever this one runs, ext and src only in the source tree.
     suffixes = {".py", ".pyi", ".pyx", ".pxd", ".pxi", ".h"}
     for directory, further in (("ext", set()), ("src", set()), ("tests", {".c"})):
         there = {
@@ -163,11 +163,11 @@ def test_the_source_distribution_has_what_it_takes_to_build_and_to_test(sdist: s
         assert there <= sdist
     assert {"setup.py", "pyproject.toml", "ext/rangefetch/_engine.pyx", "ext/rangefetch/libcurl.h"} <= sdist
     assert not [path for path in sdist if path.endswith((".so", ".pyc", ".whl"))]
-    # C that was generated is generated again where it is built.
+    # Generated C files are left out: the build generates them again.
     assert not [path for path in sdist if path.startswith(("ext/", "src/")) and path.endswith(".c")]
 
 
-# ---- Where there is no engine ------------------------------------------------------------------------------------
+# ---- Without an engine -------------------------------------------------------------------------------------------
 
 
 def test_the_pure_wheel_is_for_everything(pure_wheel: zipfile.ZipFile) -> None:

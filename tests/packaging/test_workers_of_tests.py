@@ -1,4 +1,4 @@
-"""``pytest --workers``: each test is run once and reported, whatever becomes of the worker that runs it."""
+"""``pytest --workers``: each test is run once and reported, whatever happens to the worker that runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program as a user might write it: checked by type checkers, and run by a test."""
+"""A program such as a user might write. Type checkers check it, and a test runs it."""
 
 import asyncio
 import sys
@@ -22,13 +22,13 @@ from rangefetch.transfer.retry import Kind, Row
 
 
 def show(progress: DownloadProgress) -> None:
-    """Print how far it is."""
+    """Print the progress of a download."""
     left = "?" if progress.eta is None else f"{progress.eta:.0f} s"
     print(f"{progress.filename}: {progress.percentage:.1f} %, {progress.speed / 1e6:.1f} MB/s, {left} left")
 
 
 def fetch_one(url: str, directory: Path) -> Path:
-    """One file, with what can go wrong."""
+    """Fetch one file and handle its errors."""
     try:
         result = rangefetch.fetch(url, directory / "one.bin", on_progress=show, split=4, headers={"X-Reason": "types"})
     except TargetExists as error:
@@ -44,7 +44,7 @@ def fetch_one(url: str, directory: Path) -> Path:
 
 
 def fetch_some(urls: list[str], directory: Path) -> list[Path]:
-    """Several at a time, with a look at each on the way, and rules of the program's own for what is tried again."""
+    """Fetch several files at a time, show their progress, and use retry rules of the program's own."""
     policy = RetryPolicy(longest_wait=5).first(Row(Kind.TEMPORARY, "our cache", statuses=frozenset({404})))
     options = DownloadOptions(save_dir=directory, min_split_size="1M", max_tries=3)
     with DownloadManager(max_concurrent_downloads=2, retry_policy=policy) as manager:
@@ -61,7 +61,7 @@ def fetch_some(urls: list[str], directory: Path) -> list[Path]:
 
 
 def fetch_list(urls: list[str], directory: Path) -> list[Path]:
-    """A list; what fails is told beside what does not."""
+    """Fetch a list; failures are returned along with results."""
     done: list[int] = []
 
     def tell(number: int, outcome: DownloadResult | DownloadError) -> None:
@@ -74,7 +74,7 @@ def fetch_list(urls: list[str], directory: Path) -> list[Path]:
 
 
 def describe(url: str) -> str:
-    """What the server says of a file."""
+    """What the server says about a file."""
     info = rangefetch.head(url, max_tries=3)
     assert_type(info, FileInfo)
     assert_type(info.size, int | None)
@@ -82,13 +82,13 @@ def describe(url: str) -> str:
 
 
 def count(url: str) -> int:
-    """The bytes of a file, without one."""
+    """Count the bytes of a remote file without saving it."""
     with rangefetch.stream(url) as file:
         return sum(map(len, iter(lambda: file.read(1 << 16), b"")))
 
 
 async def fetch_awaited(url: str, other: str, directory: Path) -> list[Path]:
-    """The same from asyncio."""
+    """The same with asyncio."""
     info = await aio.head(url)
     assert_type(info, FileInfo)
     result = await aio.fetch(url, directory / "awaited.bin")
@@ -104,7 +104,7 @@ async def fetch_awaited(url: str, other: str, directory: Path) -> list[Path]:
 
 
 def main(url: str, other: str, directory: str) -> int:
-    """Fetch them in each of these ways; the exit status."""
+    """Fetch the URLs in each of these ways, and return the exit status."""
     target = Path(directory)
     try:
         paths = [
