@@ -1,4 +1,4 @@
-"""Whose word it is what the remote file is."""
+"""Which source decides what the remote file is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``make bench --compare``: what the machine's day did is not blamed on the code, nor the other way round."""
+"""``make bench --compare`` tells a slower machine from slower code, by comparing with the peers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BENCHES = Path(__file__).parents[2] / "benches"
 
 
 def told(old: dict[str, float], new: dict[str, float], *, size: int = 1 << 30) -> list[str]:
-    """What is said of a peer's seconds by its name, then and now."""
+    """What the comparison says of two runs, each given as the seconds of each program by name."""
     done = children.run(
         """
         import json, sys

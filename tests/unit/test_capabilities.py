@@ -1,4 +1,4 @@
-"""What each backend declares that it can do, and what it says of a download that it cannot run."""
+"""What each backend declares it can do, and the reason it gives for a download that it cannot run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the certificates come from that servers are verified with."""
+"""Which CA certificates servers are verified with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VARIABLES = (*FILES, "SSL_CERT_DIR", "CONDA_PREFIX")
 
 @pytest.fixture
 def no_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing says which certificates to trust."""
+    """No setting or file says which certificates to trust."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(certificates, "_SYSTEM_CA_FILES", ())
@@ -33,7 +33,7 @@ def no_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def every_bundle(no_bundle: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """All say it; in the order in which they are asked, without the explicit one."""
+    """All of them do. Returns the bundles, except the explicit one, in the order in which they are looked for."""
     for name in FILES:
         (tmp_path / name).touch()
         monkeypatch.setenv(name, str(tmp_path / name))
@@ -61,7 +61,7 @@ def test_then_the_environment_the_system_conda_and_certifi(
     for bundle in every_bundle:
         assert find_trust() == Trust(bundle)
         if (name := Path(bundle).name) in FILES:
-            monkeypatch.setenv(name, "")  # set to nothing is not set
+            monkeypatch.setenv(name, "")  # an empty variable counts as unset
         elif bundle != "certifi's":
             Path(bundle).unlink()
 
@@ -111,7 +111,7 @@ def test_a_directory_in_the_place_of_a_bundle_is_all_there_is(
         monkeypatch.delenv(each)
     monkeypatch.setenv(name, str(tmp_path))
     assert find_trust() == Trust(directory=str(tmp_path))
-    assert find_ca_file() == str(tmp_path / "first")  # for who cannot use it
+    assert find_ca_file() == str(tmp_path / "first")  # for callers that cannot use a directory
 
 
 @pytest.mark.usefixtures("every_bundle")
@@ -125,7 +125,7 @@ def test_an_https_proxy_may_have_certificates_of_its_own(
     proxys = tmp_path / "proxys.pem"
     proxys.touch()
     libcurl.load()
-    # 0 is NULL: not the file that was compiled in either.
+    # 0 is NULL, so that libcurl does not use the file compiled into it either.
     servers = {"CAINFO": 0, "CAPATH": str(tmp_path)}
     of_proxy = {"PROXY_CAINFO": 0, "PROXY_CAPATH": str(tmp_path)}
     if own:
@@ -133,4 +133,4 @@ def test_an_https_proxy_may_have_certificates_of_its_own(
     options = DownloadOptions(proxy_ca_file=proxys if own else "")
     wanted = profile_settings(options, Source("https://h/"))
     assert {name: value for name, value in wanted.everywhere.settings if "CA" in name} == servers | of_proxy
-    make_profile(wanted)  # which libcurl takes
+    make_profile(wanted)  # libcurl accepts it

@@ -1,4 +1,4 @@
-"""What bound the speed, as it is told."""
+"""The sentence that says what limited the speed."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""The tree of errors: what the docstring draws is what there is, and every error says what it has to say."""
+"""The tree of errors: the docstring draws it correctly, and every error has its message and attributes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KNOWN = {"url": "https://example.org/a", "status": 503, "tried": ("the first", "
 
 
 def made(kind: type[DownloadError]) -> DownloadError:
-    """An error of this class with everything in it."""
+    """An error of this class with all its attributes set."""
     if kind is ChecksumMismatch:
         return ChecksumMismatch("differs", expected="md5=0", actual="md5=1", url=str(KNOWN["url"]))
     if kind is DiskError:
@@ -28,7 +28,7 @@ def made(kind: type[DownloadError]) -> DownloadError:
 
 
 def drawn() -> list[tuple[str, str, str, str]]:
-    """The lines of the tree in the docstring: class, parent, what it means, the built-in that it is as well."""
+    """The lines of the tree in the docstring: class, parent, meaning, and the built-in that is also a base."""
     lines = []
     parents: list[str] = []
     for line in str(errors.__doc__).splitlines():
@@ -44,7 +44,7 @@ def test_the_tree_is_drawn_as_it_is() -> None:
     assert sorted(name for name, *_ in drawn()) == errors.__all__ == sorted([*CLASSES, "WaitTimeout"])
     for name, parent, _, also in drawn():
         bases = [base.__name__ for base in getattr(errors, name).__bases__]
-        if name == "WaitTimeout":  # which is no failure of a download
+        if name == "WaitTimeout":  # not a failure of a download
             assert bases == [also]
         else:
             assert bases == [parent, also] if also else bases == [parent], name

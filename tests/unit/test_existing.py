@@ -1,4 +1,4 @@
-"""What a file that has the final name is to a download, as far as a look at it can tell."""
+"""Whether a file that already has the final name is the one to download, before any bytes are compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def _is_from(path: Path, url: str, identity: Identity) -> None:
-    """The file says that it was fetched from there, in a run of another process."""
+    """Mark the file as fetched from ``url`` by an earlier process."""
     fd = os.open(path, os.O_RDWR)
     try:
         provenance.record(fd, url, identity, None)

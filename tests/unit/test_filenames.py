@@ -1,4 +1,4 @@
-"""File names from servers and URLs: whatever they say, one safe path component comes out."""
+"""File names from servers and URLs: whatever they contain, the result is one safe path component."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_safe_filename(name: str, safe: str) -> None:
         ('attachment; filename="/etc/passwd"', "passwd"),
         ('attachment; filename="..\\\\..\\\\x.dll"', "x.dll"),
         ('attachment; filename="%2e%2e"', "%2e%2e"),
-        ('attachment; filename="na\xc3\xafve.txt"', "naïve.txt"),  # UTF-8 handed over as ISO-8859-1
+        ('attachment; filename="na\xc3\xafve.txt"', "naïve.txt"),  # UTF-8 decoded as ISO-8859-1
         ('attachment; filename="na\xefve.txt"', "naïve.txt"),
         ('attachment; filename="名前.txt"', "名前.txt"),
         ('attachment; filename=""', ""),

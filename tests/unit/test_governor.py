@@ -1,4 +1,4 @@
-"""Hosts: where a connection goes, for how long one is left alone, and who gets how many lanes."""
+"""Hosts: which one a connection goes to, how long a host rests, and how connections are divided."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _no_proxy_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def host() -> int:
-    """One that no other test has to do with."""
+    """A host that no other test uses."""
     return governor.host_of_connection(f"http://{next(numbers)}.governor.example/", DownloadOptions())
 
 
@@ -100,12 +100,12 @@ def test_a_rest_shorter_than_a_second_is_one(host: int, monkeypatch: pytest.Monk
     assert 0 < governor.wait_before_asking(host) <= 0.9
 
 
-# ---- Where there is no engine ------------------------------------------------------------------------------------
+# ---- Without an engine -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def _no_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As where the engine cannot be built, and aria2 alone asks hosts."""
+    """The engine is missing, as where it cannot be built, and only aria2 sends requests."""
     monkeypatch.setitem(sys.modules, "rangefetch._engine", None)
     governor._hosts.cache_clear()
     yield

@@ -1,4 +1,4 @@
-"""What becomes of an exception that nobody has foreseen, in a step of a download."""
+"""How an unexpected exception in a step of a download is handled."""
 
 import errno
 import os

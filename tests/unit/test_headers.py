@@ -1,4 +1,4 @@
-"""What headers say, and what they leave open when they contradict each other."""
+"""Parsing headers, and what counts as unknown when they contradict each other."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The rule of what is the same file, in Python and in the engine."""
+"""The rule for which responses are of the same file, in Python and in the engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rangefetch.identity import (
 NOW = "Tue, 14 Nov 2023 22:13:20 GMT"
 EARLIER = "Tue, 14 Nov 2023 22:13:19 GMT"
 
-# The validators of two responses (ETag, Last-Modified), and what they say of each other.
+# The validators (ETag, Last-Modified) of two responses, and the result of comparing them.
 TABLE = {
     "equal strong ETags": (('"a"', NOW), ('"a"', NOW), Same.PROVEN),
     "equal strong ETags decide alone": (('"a"', NOW), ('"a"', EARLIER), Same.PROVEN),
@@ -105,12 +105,12 @@ THEN = "Sun, 06 Nov 1994 08:49:37 GMT"
         (Identity(9, '"a"', THEN), Identity(8, '"a"', THEN), True),
         (Identity(9, '"a"'), Identity(9, '"a"'), False),
         (Identity(9, '"a"'), Identity(9, '"b"'), True),
-        # Where both have an ETag, dates say nothing more; tools that copy files set them as they like.
+        # If both have an ETag, dates do not count: tools that copy files set them arbitrarily.
         (Identity(9, '"a"', THEN), Identity(9, '"a"', LATER), False),
         (Identity(9, '"a"', THEN), Identity(9, '"b"', THEN), True),
         (Identity(9, '"a"', THEN), Identity(9, "", THEN), False),
         (Identity(9, '"a"'), Identity(9), False),
-        (Identity(9, "", THEN), Identity(9, "", SOON), False),  # as coarse as FAT's
+        (Identity(9, "", THEN), Identity(9, "", SOON), False),  # FAT stores times in steps of two seconds
         (Identity(9, "", THEN), Identity(9, "", LATER), True),
         (Identity(9, "", THEN), Identity(9), False),
         (Identity(9, "", "yesterday"), Identity(9, "", LATER), False),
@@ -126,7 +126,7 @@ def test_what_two_urls_say_may_speak_against_one_file(one: Identity, other: Iden
         ({"etag": '"a"'}, Strength.STRONG),
         ({"etag": '"a"', "last-modified": NOW, "date": NOW}, Strength.STRONG),
         ({"etag": 'W/"a"'}, Strength.WEAK),
-        # A weak ETag says that the server itself does not vouch for the bytes, whatever the date.
+        # With a weak ETag the server does not promise identical bytes, whatever the date.
         ({"etag": 'W/"a"', "last-modified": EARLIER, "date": NOW}, Strength.WEAK),
         ({"last-modified": EARLIER, "date": NOW}, Strength.DATED),
         ({"last-modified": NOW, "date": NOW}, Strength.WEAK),

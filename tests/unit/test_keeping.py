@@ -1,4 +1,4 @@
-"""When what has come is saved: after two seconds, and every five from then on; by a clock of the test's own."""
+"""Progress is saved after two seconds, and every five seconds from then on; the test has its own clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TICKS_A_SECOND = 4
 
 
 def _saves(phases: dict[float, Phase], seconds: int) -> list[float]:
-    """When it saves, looked at four times a second; ``phases``: from when on it is in which."""
+    """The times at which it saves, if called four times a second. ``phases`` has the phases by the time they begin."""
     now = [100.0]
     life = SimpleNamespace(phase=Phase.FILLING)
     run: Any = SimpleNamespace(now_s=lambda: now[0], life=life, do=lambda work, *_, **__: work())

@@ -1,4 +1,4 @@
-"""Imports point down only: from the faces of the package to what everyone shares, never back."""
+"""Imports point down only: from the public modules to the shared ones, never back."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
 
 def lines_of(page: str) -> list[tuple[str, ...]]:
-    """The diagram: the modules of each of its lines, from the top down, those of packages as ``package.module``.
+    """The modules in each line of the diagram, from the top down. Those in packages are named ``package.module``.
 
-    What a line is about follows its names after two spaces and has more than one word, or the line ends with them.
+    A line may end with a description, which has more than one word and is separated from the names by two spaces.
     """
     diagram = page.split("## Layers", 1)[1].split("```")[1]
     lines: list[tuple[str, ...]] = [("__init__", "__main__")]
@@ -36,7 +36,7 @@ def lines_of(page: str) -> list[tuple[str, ...]]:
 
 
 LAYERS = lines_of(PAGE.read_text())
-# Without a socket, thread or clock of their own.
+# Modules without sockets, threads or clocks of their own.
 PURE = {
     "checks",
     "disk.checksum",
@@ -60,10 +60,10 @@ PURE = {
     "version",
 }
 
-# What a pure module has no business with. Files that somebody else has opened may be read.
+# Modules that a pure module must not import. It may read files that its caller has opened.
 WORLD = {"asyncio", "concurrent", "select", "selectors", "signal", "socket", "ssl", "subprocess", "threading", "time"}
 
-# Imports for type checkers alone that point up or in a circle.
+# Imports only for type checkers, which may point up or form a cycle.
 HANDED_OVER = "it belongs to the one that made it; at run time it is handed over"
 TYPES_ONLY = {
     ("aria2.comparing", "aria2.file"): HANDED_OVER,
@@ -92,7 +92,7 @@ TYPES_ONLY = {
 
 
 def module_of(path: Path) -> str:
-    """The module's name in the package, as ``cli.main``."""
+    """The module's name in the package, such as ``cli.main``."""
     return ".".join(path.relative_to(SOURCES).with_suffix("").parts)
 
 
@@ -104,7 +104,7 @@ MODULES = {
 
 
 def layer_of(module: str) -> int:
-    """The line of LAYERS; -1: none."""
+    """The module's line in LAYERS, or -1."""
     return next((line for line, names in enumerate(LAYERS) if module in names), -1)
 
 
@@ -113,7 +113,7 @@ def is_for_types(test: ast.expr) -> bool:
 
 
 def import_nodes(tree: ast.AST, types_only: bool = False) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
-    """All imports, wherever they stand, and whether they are for type checkers alone."""
+    """All imports, at any level of nesting, and whether they are only for type checkers."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node, types_only
@@ -125,12 +125,12 @@ def import_nodes(tree: ast.AST, types_only: bool = False) -> Iterator[tuple[ast.
 
 
 def imported(module: str) -> Iterator[tuple[str, bool]]:
-    """The modules of the package that ``module`` imports, and whether for type checkers alone."""
+    """The modules of the package that ``module`` imports, and whether only for type checkers."""
     for node, types_only in import_nodes(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: imports are absolute"
             base = node.module or ""
-            # "from rangefetch import state" names a module, "from rangefetch import fetch" something in __init__.
+            # "from rangefetch import state" imports a module, "from rangefetch import fetch" a name in __init__.
             names = [f"{base}.{alias.name}" for alias in node.names]
             names = [name if name.removeprefix(f"{PACKAGE}.") in known() else base for name in names]
         else:
@@ -149,7 +149,7 @@ def known() -> set[str]:
 
 
 def edges() -> Iterator[tuple[str, str, bool]]:
-    """Each import, once."""
+    """Each import as (importing module, imported module, only for type checkers)."""
     for module in sorted(MODULES):
         for other, types_only in imported(module):
             if module != other:
@@ -186,7 +186,7 @@ def test_no_two_modules_of_a_layer_need_each_other() -> None:
         if layer_of(upper) == layer_of(lower) and not (types_only and (upper, lower) in TYPES_ONLY)
     }
     while beside:
-        # Whoever is imported by nobody that is left cannot be part of a circle.
+        # A module that no remaining module imports cannot be part of a cycle.
         free = {a for a, _ in beside} - {b for _, b in beside}
         assert free, f"a circle: {sorted(beside)}"
         beside = {(a, b) for a, b in beside if a not in free}
@@ -215,7 +215,7 @@ def test_pure_modules_know_nothing_of_the_world(module: str) -> None:
 
 TESTS = Path(__file__).parents[1]
 SHARED = {"servers", "support"}
-ON_TOP_OF = {"torture": {"matrix"}}  # it asks the matrix's server for the matrix's faults, at random
+ON_TOP_OF = {"torture": {"matrix"}}  # it picks the matrix's faults at random, and uses its server
 
 
 @pytest.mark.parametrize("folder", sorted(path.name for path in TESTS.iterdir() if path.is_dir()))
@@ -229,7 +229,7 @@ def test_what_folders_of_tests_share_is_shared_by_all(folder: str) -> None:
 
 
 def _imports_apart_from_forks(tree: ast.AST) -> Iterator[tuple[int, bool]]:
-    """The line of each import within a function, and whether it is made under ``no_fork``."""
+    """The line of each import in a function, and whether it is inside ``with no_fork``."""
 
     def look(node: ast.AST, *, in_function: bool, is_held: bool) -> Iterator[tuple[int, bool]]:
         for child in ast.iter_child_nodes(node):
@@ -243,10 +243,10 @@ def _imports_apart_from_forks(tree: ast.AST) -> Iterator[tuple[int, bool]]:
 
 
 def test_what_a_thread_may_import_is_held_apart_from_forks() -> None:
-    """A child that is forked meanwhile would have half of the module, and wait for ever for whoever loads it.
+    """A child forked during an import would have half of the module, and wait forever for the thread that loads it.
 
-    Not the command, whose imports are its main thread's; nor modules that our own ask the package for while they are
-    loaded; nor ``dataclasses``, which is asked for by those who have it.
+    Exempt are the command, which imports in its main thread; the modules that other modules of ours import from the
+    package while they are being loaded; and ``dataclasses``, which callers of that code have imported already.
     """
     without = {
         f"{path.relative_to(SOURCES)}:{line}"

@@ -1,4 +1,4 @@
-"""The ledger of a run as a file: what is put is there, however it is divided into statements."""
+"""The ledger of a run as a file: all rows that are put are there, however they are divided into statements."""
 
 from __future__ import annotations
 

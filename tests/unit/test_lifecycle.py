@@ -1,4 +1,4 @@
-"""The life of a download is a table: what it lists happens, nothing else does, and from everywhere there is an end."""
+"""A download's lifecycle is a table: only what it lists can happen, and every phase can reach an end."""
 
 import contextlib
 import itertools
@@ -14,7 +14,7 @@ ENDS = (Event.STOP, Event.FAIL, Event.REJECT, Event.ABANDON)
 
 
 class Owner:
-    """Notes what it is to do, and does nothing."""
+    """Records the actions that it is told to do, and does nothing."""
 
     def __init__(self, phase: Phase = Phase.PLACING) -> None:
         self.done: list[Action] = []

@@ -1,4 +1,4 @@
-"""Who waits for a turn: in order, past hosts that rest or do not answer, in as many steps however many wait."""
+"""The line of waiting downloads: in order, past hosts that rest or do not answer, in a bounded number of steps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ A, B, C = 1, 2, 3
 
 
 class Rests(dict[int, float]):
-    """The seconds for which hosts are still to be left alone."""
+    """The seconds for which each host still rests."""
 
     def __call__(self, host: int) -> float:
         return self.get(host, 0.0)
 
 
 def order_of(line: Line, now_s: float = 0.0) -> list[str]:
-    """Take all that wait."""
+    """Take all downloads that wait, in order."""
     order = []
     while (gid := line.next(now_s)) is not None:
         order.append(gid)
@@ -125,7 +125,7 @@ def test_the_steps_do_not_grow_with_how_many_wait() -> None:
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 1 << 30), count=st.integers(1, 60))
 def test_nobody_is_lost_or_served_twice(seed: int, count: int) -> None:
-    """Whatever is added, taken, put off, or rests meanwhile; who is next is as a plain list would have it."""
+    """Whatever is added, taken or put off meanwhile, the next download is the one that a plain list would give."""
     chance = random.Random(seed)
     rests = Rests()
     line = Line(rests)
@@ -170,7 +170,7 @@ def test_downloads_of_a_host_whose_requests_are_spaced_begin_one_after_the_other
         if begun == "0":
             line.begins(A, 1.0, 0.0)
     assert line.next(0.0) is None
-    assert 0.5 < line.looks_again_s < 1.0  # a moment before, so that it is ready then
+    assert 0.5 < line.looks_again_s < 1.0  # a moment early, so that it is ready in time
     assert line.next(line.looks_again_s) == "1"
 
 

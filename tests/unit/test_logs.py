@@ -1,4 +1,4 @@
-"""The package's log: a handler that raises is the handler's trouble, and lines name the place that wrote them."""
+"""The package's log: a handler that raises disturbs nothing else, and lines name the function that logged them."""
 
 import logging
 

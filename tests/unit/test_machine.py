@@ -1,4 +1,4 @@
-"""How many processors and how much memory a process may use, in control groups of both versions."""
+"""How many processors and how much memory a process may use, with cgroups v1 and v2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rangefetch.native.machine import keeps_in_cache, memory_bytes, processors
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where /proc and /sys are, of a machine with more processors than any quota here."""
+    """The root of /proc and /sys, on a machine with more processors than any quota in these tests."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
     return tmp_path
 
@@ -106,7 +106,7 @@ GIB = 1 << 30
 
 @pytest.fixture
 def of_64_gib(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where /proc and /sys are, of a machine with 64 GiB."""
+    """The root of /proc and /sys, on a machine with 64 GiB."""
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 16 << 20, "SC_PAGE_SIZE": 4096}.__getitem__)
     return root
 

@@ -1,4 +1,4 @@
-"""Manifests: what one format has, and others have not."""
+"""Manifests: what is special in each format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests: the same files in each format, what is wrong with a line, and names from templates."""
+"""Manifests: the same files in each format, errors in lines, and names from templates."""
 
 from __future__ import annotations
 
@@ -326,11 +326,11 @@ def test_a_template_is_given_nothing_that_leads_elsewhere() -> None:
         items_of(GOOD, name="{sha256}", strict=True)
 
 
-# -- no more than is wanted ------------------------------------------------------------------------------------------
+# -- reading on demand -----------------------------------------------------------------------------------------------
 
 
 class Endless(io.RawIOBase):
-    """A list that has no end."""
+    """An endless list."""
 
     given = 0
 

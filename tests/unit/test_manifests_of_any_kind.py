@@ -1,4 +1,4 @@
-"""Manifests: whatever they say, nothing leads out of the directory."""
+"""Manifests: whatever they contain, no path leads out of the directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of URLs and errors: enough to tell them apart, and no secret."""
+"""URLs and errors as shown: enough to tell them apart, and no secrets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""URLs without secrets, and what is for one origin alone."""
+"""URLs without credentials, and headers and cookies that are sent to one origin only."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def test_any_credentials_come_through_their_escapes(user: str, password: str) ->
     assert split_userinfo(f"http://{userinfo}@h/a") == ("http://h/a", basic(f"{user}:{password}".encode()))
 
 
-# What is for one origin alone.
+# For one origin only.
 
-# An end at 0, or none, is that of the session: curl, wget and browsers' extensions write either.
+# An expiry of 0, or an empty one, marks a session cookie: curl, wget and browser extensions write one or the other.
 COOKIES = """# Netscape HTTP Cookie File
 one.example\tFALSE\t/\tFALSE\t0\tplain\t1
 one.example\tFALSE\t/\tTRUE\t0\tsecure\t2
@@ -175,7 +175,7 @@ def test_a_cookie_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         secret_headers("http://one.example/", "", DownloadOptions(cookies=path))
 
 
-# What the options accept, the engine takes.
+# The engine accepts whatever the options accept.
 
 
 @given(st.text(st.characters(), max_size=20), st.text(st.characters(), max_size=20))

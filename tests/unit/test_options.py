@@ -1,4 +1,4 @@
-"""Options: what is right comes through, what is wrong is refused by name before anything is opened."""
+"""Options: valid ones are accepted; invalid ones are refused by name before any file or connection is opened."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ OF_THE_PLACE = {"save_dir", "filename", "overwrite", "expected_size"}
 
 
 class OctetPath(os.PathLike[bytes]):
-    """A path that is octets, where text is expected."""
+    """A path that is bytes where text is expected."""
 
     def __fspath__(self) -> bytes:
         return b"octets"
 
 
-# Cannot be encoded, and so neither sent nor opened.
+# A surrogate cannot be encoded, and so neither sent nor used in a path.
 UNSPEAKABLE = "\ud800"
 
 NO_TEXT: list[Any] = [None, 1, b"octets", ["list"], OctetPath()]
@@ -250,7 +250,7 @@ def test_what_none_serves_is_not(url: str) -> None:
         "http://[::1]:80/",
         "http://127.0.0.1/%20%00",
         "http://h/ä",
-        "http://h/\udce4",  # an octet of a command line that is not UTF-8
+        "http://h/\udce4",  # a byte of a command line that is not UTF-8
         "http://h/a|b^c",
     ],
     ids=ascii,
@@ -267,7 +267,7 @@ def test_any_text_is_a_url_or_refused(text: str) -> None:
         assert str(error).startswith("url: ")  # noqa: PT017 - hypothesis calls it with what may be right, too
 
 
-# What comes through.
+# Valid options.
 
 
 def test_paths_become_text(tmp_path: Path) -> None:
@@ -350,11 +350,11 @@ def test_nothing_secret_is_shown() -> None:
     assert repr(DownloadOptions(proxy="me:hidden@proxy:1")) == "DownloadOptions(proxy='***@proxy:1')"
 
 
-# Values of other kinds that mean the same.
+# Values of other types with the same meaning.
 
 
 class ObjectUrl:
-    """As ``yarl.URL`` and ``httpx.URL``: no string, but its ``str()`` is the URL."""
+    """Like ``yarl.URL`` and ``httpx.URL``: not a string, but its ``str()`` is the URL."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -410,7 +410,7 @@ def test_numpys_booleans_are_true_or_false() -> None:
 
 
 class _Text(str):
-    """As the members of an enum are: its ``str()`` may be something else."""
+    """A ``str`` whose ``str()`` is different, as with enum members."""
 
     def __str__(self) -> str:
         return "another"
@@ -437,7 +437,7 @@ def test_numpys_floats_are_seconds_and_neither_counts_nor_sizes() -> None:
         DownloadOptions(read_timeout=np.float64("nan"))
 
 
-# As keys, and as values that nobody can change.
+# Options as dict keys, and as immutable values.
 
 _SOME: dict[str, Any] = {
     "headers": {"A": "b", "C": "d"},

@@ -1,4 +1,4 @@
-"""The part file is ours, or it is left alone."""
+"""The part file is used if it is ours, and otherwise left alone."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def state_of(url: str = URL, blocks: bytes = b"\2\2\0") -> State:
 
 
 def leave(directory: Path, filename: str = "x", url: str = URL) -> None:
-    """What an unfinished download leaves: two thirds of a file and the state."""
+    """Leave what an unfinished download leaves: two thirds of a file, and the state."""
     with closing(Target.open(directory, filename, url)) as opened:
         os.pwrite(opened.fd, CONTENT[: 2 << 20], 0)
         opened.save_state(state_of(url))
 
 
 def look(directory: Path) -> dict[str, tuple[int, int, bytes]]:
-    """What lies there: identity, mode and content of each."""
+    """The files in the directory: inode, mode and content of each."""
 
     def content(path: Path) -> bytes:
         if path.is_symlink():
@@ -140,20 +140,20 @@ def test_what_is_not_ours_is_left_alone(
         os.pwrite(opened.fd, CONTENT, 0)
         opened.save_state(state_of())
         others_are_untouched()
-    # It is found again.
+    # The part file is found again.
     with closing(Target.open(tmp_path, "x", URL)) as opened:
         assert os.pread(opened.fd, SIZE, 0) == CONTENT
         opened.publish(overwrite=False, modified_time=None, durable=False)
     others_are_untouched()
     assert set(look(tmp_path)) - set(before) == {"x"}
-    # Or discarded, with what it has created.
+    # It can also be discarded, with everything that it created.
     with closing(Target.open(tmp_path, "x", URL)) as opened:
         opened.discard()
     others_are_untouched()
 
 
 def without_marks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system without extended attributes."""
+    """Simulate a file system without extended attributes."""
     for module in (parts, state):
         monkeypatch.setattr(module, "mark", lambda *_: False)
     monkeypatch.setattr(parts, "is_marked", lambda _: False)
@@ -177,7 +177,7 @@ def test_ours_is_found_again(tmp_path: Path) -> None:
         assert opened.part_path == tmp_path / "x.part"
         assert state.load(opened.state_path).blocks == b"\2\2\0"
         opened.truncate()
-    # And after that, without any state of progress.
+    # It is also found after that, without a state of its progress.
     with closing(Target.open(tmp_path, "x", URL)) as opened:
         assert opened.part_path == tmp_path / "x.part"
         os.pwrite(opened.fd, b"not saved", 0)
@@ -223,7 +223,7 @@ def test_a_part_file_of_another_name_is_not_taken(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_file_system")
 def test_where_all_files_look_alike_ours_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FAT and exFAT show every file with the owner and the mode that the mount says."""
+    """On FAT and exFAT, every file has the owner and the mode set when mounting."""
     see = os.fstat
 
     def fat_fstat(fd: int) -> os.stat_result:
@@ -310,7 +310,7 @@ CREATORS = """if True:
     print(stop)
     sys.exit(status)
 """
-"""Processes that are killed before the first call, before the second ..., until one comes to its end."""
+"""Kills one process before its first call, another before its second, and so on, until one finishes."""
 
 
 @pytest.mark.parametrize("marks", ["marks", "no marks"])
@@ -337,7 +337,7 @@ def test_killed_at_any_point_of_its_creation_it_leaves_nothing_that_is_not_taken
 def test_a_part_that_could_not_be_made_is_held_by_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
 ) -> None:
-    """A full disk refuses the state that says whose it is: before the part file is there, or after."""
+    """On a full disk, the state that marks the part file as ours cannot be saved, before or after the file exists."""
     without_marks(monkeypatch)
     monkeypatch.setattr(parts, "_create_marked", lambda *_: None)
     save, saved = state.save, [0]

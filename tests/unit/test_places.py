@@ -1,4 +1,4 @@
-"""The places at work: how many there are, who needs none, and who gets one back."""
+"""The places for active downloads: how many there are, which downloads need none, and which get one back."""
 
 from __future__ import annotations
 

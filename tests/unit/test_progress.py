@@ -211,5 +211,5 @@ def test_reports_come_ten_times_a_second_and_less_often_where_they_take_long() -
     assert (times.is_due(5.099), times.is_due(5.101)) == (False, True)
     times.reported(6.0, 6.05)
     assert (times.is_due(6.49), times.is_due(6.51)) == (False, True)
-    times.reported(7.0, 9.0)  # but not for ever
+    times.reported(7.0, 9.0)  # but the pause has an upper limit
     assert (times.is_due(7.9), times.is_due(9.0)) == (False, True)

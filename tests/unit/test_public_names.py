@@ -1,4 +1,4 @@
-"""The names that other programs rely on, and what asking for them costs."""
+"""The names that other programs rely on, and what importing them costs."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ OPERATIONS = [
 
 
 def test_a_manager_shows_its_operations_and_nothing_else() -> None:
-    """Those of both, and each of them says what it does."""
+    """Both managers have the same operations, and each has a docstring."""
 
     def shown(kind: type) -> list[str]:
         return [name for name in dir(kind) if not name.startswith("_")]

@@ -1,4 +1,4 @@
-"""Records are dataclasses to whoever uses them, and cost little to define."""
+"""Records behave as dataclasses, and cost little to define."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Frozen:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FrozenTwin:
-    """The same by ``dataclasses``."""
+    """The same, made with ``dataclasses``."""
 
     name: str
     count: int = 3
@@ -36,7 +36,7 @@ class FrozenTwin:
 
 @records.dataclass(slots=True)
 class Loose:
-    """Its values may change."""
+    """With slots; its values can change."""
 
     url: str
     host: str = records.field(init=False)
@@ -47,7 +47,7 @@ class Loose:
 
 @records.dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """Only by name."""
+    """With keyword-only fields."""
 
     size: int
     note: str = records.field(default="", metadata={"shown": "never"})

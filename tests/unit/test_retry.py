@@ -1,4 +1,4 @@
-"""What every failure is taken for, held against a table that people can read, and how long is waited."""
+"""How every failure is classified, compared with a readable table, and how long the delays are."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from rangefetch.transfer.wording import as_error, explain
 POLICY = RetryPolicy()
 TABLE = Path(__file__).with_name("retry_table.txt")
 UPDATE = "RANGEFETCH_UPDATE_RETRY_TABLE"
-"""With this variable set to 1 the tests write the table anew; what has changed shows in the diff."""
+"""If this variable is 1, the tests rewrite the table; the diff then shows what has changed."""
 
 FAULTS = [fault for fault in Fault if fault is not Fault.PROBED]
-"""What can be wrong; a probe that was answered is no failure."""
+"""All faults. PROBED is left out, since a probe that was answered is not a failure."""
 STATUSES = range(100, 600)
 CODES = range(102)
 SITUATIONS: dict[str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ CODE_SITUATIONS: dict[str, dict[str, Any]] = {
 
 
 def table() -> str:
-    """The verdict about every fault, status and code, in every situation; equal neighbours in one line."""
+    """The kind of every fault, status and code in every situation, with equal neighbours merged into one line."""
     faults = [fault for fault in FAULTS if fault not in (Fault.NONE, Fault.STATUS)]
     return "\n".join(
         [
@@ -92,7 +92,7 @@ def test_every_row_decides_about_something() -> None:
         (Failure(fault=fault, **each) for fault in FAULTS for each in SITUATIONS.values()),
         (Failure(fault=Fault.STATUS, status=status, **each) for status in STATUSES for each in SITUATIONS.values()),
         (Failure(code=code, **each) for code in CODES for each in CODE_SITUATIONS.values()),
-        [Failure(code=Curl.RECV_ERROR, status=407)],  # a proxy's answer to CONNECT
+        [Failure(code=Curl.RECV_ERROR, status=407)],  # a proxy's response to CONNECT
         [Failure(code=Curl.RECV_ERROR, status=200, text="chunk hex-length char not a hex digit: 0x7a")],
         [Failure(code=Curl.RECV_ERROR, text="SSL routines::tlsv13 alert certificate required")],
     )
@@ -178,11 +178,11 @@ def test_conditions(when: When, holds_for: dict[str, int], not_for: dict[str, in
     assert not_for is None or not when.holds(Failure(**not_for))  # type: ignore[arg-type]  # all of them are numbers
 
 
-# Waiting.
+# Delays.
 
 
 def longest(failures: int, first_s: float = 0.5) -> float:
-    """The upper bound of the wait, seen."""
+    """The upper bound of the delay, which is otherwise random."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random, "uniform", lambda _, high: high)
         return POLICY.wait_s(failures, first_s)
@@ -224,7 +224,7 @@ def test_what_a_server_asks_is_capped() -> None:
     assert RetryPolicy(longest_retry_after=5.0).wait_s(1, 0.0, 1e9) == 5.0
 
 
-# Words.
+# Messages.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which bytes are looked at twice: chosen at random, where they tell something, and no more than a few."""
+"""Which bytes are fetched again and compared: a few, at random places where the data is not just padding."""
 
 import os
 import random
@@ -38,7 +38,7 @@ def _chosen(data: bytes, spans: list[tuple[int, int]], seed: int = 1) -> list[Sa
         return read(fd, choose(len(data), spans, random.Random(seed)))
 
 
-# -- what a block map says is there ----------------------------------------------------------------------------------
+# -- the data that a block map says is there -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_finished_spans(blocks: bytes, partial: dict[int, int], spans: list[tupl
     assert finished_extents(blocks, MIB, 2 * MIB + 5, partial) == spans
 
 
-# -- where samples lie -------------------------------------------------------------------------------------------------
+# -- the positions of samples -----------------------------------------------------------------------------------------
 
 
 @given(
@@ -134,7 +134,7 @@ def test_padding_is_passed_over() -> None:
     assert 2 <= len(everywhere) <= 3, "where there is nothing but padding, that is compared"
 
 
-# -- the comparing ---------------------------------------------------------------------------------------------------
+# -- comparing -------------------------------------------------------------------------------------------------------
 
 
 def test_the_first_difference_is_told() -> None:

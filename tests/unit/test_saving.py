@@ -1,4 +1,4 @@
-"""What is saved while bytes arrive: only what is in the file, in the order in which it may be looked at."""
+"""Saving while bytes arrive: only bytes that are in the file are saved, which depends on the order of reading."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MISSING, CLAIMED = 0, 1
 
 
 class File:
-    """The engine's file, which goes on between two looks at it: after the first, ``meanwhile`` happens."""
+    """The engine's file, which changes while it is read: ``meanwhile`` is called after the first of two reads."""
 
     block_size = BLOCK
     size = 3 * BLOCK
@@ -84,7 +84,7 @@ def test_bytes_that_arrive_between_the_two_looks_do_no_harm(target: Target) -> N
         file.states[1], file.written[2] = DONE, 500
 
     found = saved(target, File([DONE, CLAIMED, CLAIMED], [0, 1000, 0], go_on))
-    # The second block is done by now, and was not yet when it was looked at.
+    # The second block is complete by now, but was not when its state was read.
     assert (found.blocks, found.partial) == (bytes([DONE, 0, 0]), {1: 1000, 2: 500})
 
 
@@ -94,7 +94,7 @@ def test_what_is_saved_was_looked_at_before_the_sync(target: Target, monkeypatch
 
     def sync(target: Target) -> None:
         synced(target)
-        file.states[1] = DONE  # and nobody has synced that
+        file.states[1] = DONE  # this block was not synced
 
     monkeypatch.setattr(Target, "sync", sync)
     assert saved(target, file).blocks == bytes([DONE, 0, 0])
@@ -117,7 +117,7 @@ def test_after_a_failed_sync_nothing_is_saved_and_no_byte_given_up(
         with pytest.raises(DiskError) as caught:
             saved(target, file, save)
         assert caught.value.errno == error
-    # The next sync would work.
+    # The next fsync would succeed.
     with pytest.raises(DiskError):
         saved(target, file, save)
     assert state.load(target.state_path) == before
@@ -134,17 +134,17 @@ def test_a_state_for_which_there_is_no_room_is_a_warning_on_the_way(
     file: Any = File([DONE, MISSING, MISSING], [0, 0, 0])
     assert saving.save_on_the_way(target, file, Sources(URL)) is None
     assert "the state could not be saved" in caplog.text
-    # At the end a little less of the data makes room, which is an error only where even that does not help.
+    # At the end, some data is given up to make room for the state. It is an error only if even that does not help.
     with pytest.raises(DiskError):
         saving.save_at_the_end(target, file, Sources(URL))
     assert os.fstat(target.fd).st_size < BLOCK
 
 
-# ---- What an earlier run has left ----------------------------------------------------------------------------------
+# ---- Data from an earlier run --------------------------------------------------------------------------------------
 
 
 def left(target: Target, blocks: list[int], partial: dict[int, int] | None = None) -> State:
-    """A state of three blocks, which the part file has octets for."""
+    """A state of three blocks, and a part file with bytes for them."""
     os.pwrite(target.fd, bytes(range(256)) * (File.size // 256), 0)
     return State(
         url=URL,

@@ -1,4 +1,4 @@
-"""Each route of the misbehaving server: the fault really happens, and nothing else does."""
+"""Each route of the misbehaving server causes its fault, and no other."""
 
 import contextlib
 import http.client
@@ -25,9 +25,9 @@ def client(server: MisbehavingServer) -> Iterator[Client]:
         yield made
 
 
-@pytest.mark.parametrize("name", sorted(ROUTES.keys() - {"early-hints"}))  # http.client knows no 103
+@pytest.mark.parametrize("name", sorted(ROUTES.keys() - {"early-hints"}))  # http.client does not know 103
 def test_every_route_answers_and_the_count_is_what_arrives(name: str) -> None:
-    """Whatever a route does to two requests for a range: counts and statuses are what the client sees."""
+    """Whatever a route does to two range requests, the server's counts and statuses are those that the client sees."""
     fast: dict[str, dict[str, str | float]] = {
         "lingers": {"seconds": 0.05},
         "stall": {"seconds": 0.05},
@@ -44,7 +44,7 @@ def test_every_route_answers_and_the_count_is_what_arrives(name: str) -> None:
                 client.close()
         server.wait_idle()
         assert [request.range for request in server.requests] == [(0, 200_000)] * 2
-        if name != "reset":  # which throws away what has not been received
+        if name != "reset":  # a reset discards data that was not received yet
             assert sum(len(answer.body) for answer in received) == server.bytes_sent
             assert [answer.status for answer in received] == [r.status for r in server.requests if r.status]
 
@@ -92,7 +92,7 @@ def test_connections_are_kept_or_closed(server: MisbehavingServer, client: Clien
     assert {request.connection for request in server.requests} == {1}
     for _ in range(3):
         client.get(server.url("/close-each"), 0, 10)
-    assert server.connections == 3  # the first of these came over the connection that was open
+    assert server.connections == 3  # the first of these requests used the open connection
 
 
 def test_http10(server: MisbehavingServer) -> None:

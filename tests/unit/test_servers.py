@@ -1,4 +1,4 @@
-"""The test servers themselves: what they serve is right, it starts and stops, the counts are exact."""
+"""The test servers themselves: they serve the right content, start and stop, and count exactly."""
 
 import contextlib
 import http.client
@@ -165,7 +165,7 @@ def test_the_log_and_clear(server: MisbehavingServer, client: Client) -> None:
 
 
 def test_counts_stay_exact_when_the_client_does_not_read(server: MisbehavingServer) -> None:
-    """What the socket's buffers took is counted; the rest is not, and nothing is counted after the end."""
+    """Bytes that the socket's buffers took are counted, others are not, and nothing is counted after the end."""
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall(b"GET /good?size=64M HTTP/1.1\r\n\r\n")
         while True:
@@ -179,7 +179,7 @@ def test_counts_stay_exact_when_the_client_does_not_read(server: MisbehavingServ
         with contextlib.suppress(TimeoutError):
             while received < 10 * MIB:
                 received += len(sock.recv(MIB))
-        assert received <= server.bytes_sent + 1000  # the head
+        assert received <= server.bytes_sent + 1000  # the response header
     server.wait_idle()
     assert received - 1000 <= server.bytes_sent < 64 * MIB
 
@@ -197,7 +197,7 @@ def test_it_stops_at_once_and_leaves_nothing() -> None:
     with MisbehavingServer() as server:
         clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(12)]
         paths = ["/stall?after=10", "/slow?rate=100", "/slow-headers?seconds=600", "/good?size=64M"]
-        for number, sock in enumerate(clients[:-2]):  # two say nothing
+        for number, sock in enumerate(clients[:-2]):  # two clients send nothing
             sock.sendall(f"GET {paths[number % 4]} HTTP/1.1\r\n\r\n".encode())
         while len(server.requests) < 10:
             time.sleep(0.001)
@@ -230,7 +230,7 @@ def test_refused_port() -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
     with pytest.raises(OSError, match="in use"), socket.socket() as other:
-        other.bind(("127.0.0.1", port))  # nobody has it
+        other.bind(("127.0.0.1", port))  # nothing listens there, and yet it cannot be taken
     with MisbehavingServer(port=port) as server:
         assert server.port == port
         socket.create_connection(("127.0.0.1", port)).close()
@@ -327,7 +327,7 @@ def test_nginx_speaks_tls_with_and_without_http2(nginx: Nginx, certificates: Cer
         assert talker.selected_alpn_protocol() == ("h2" if offers_http2 else "http/1.1")
 
 
-@pytest.mark.usefixtures("nginx")  # skips where there is none
+@pytest.mark.usefixtures("nginx")  # skips if nginx is missing
 def test_nginx_limits_and_leaves_nothing() -> None:
     before = set(psutil.Process().children())
     with Nginx(limit_rate="100k", limit_conn=1, sendfile=False, workers=1) as limited:

@@ -1,4 +1,4 @@
-"""How downloads share the connections that a host may have, and which of them those at aria2 have leave for."""
+"""How downloads share the connections allowed to a host, and how many each download at aria2 is granted."""
 
 import itertools
 
@@ -13,11 +13,11 @@ from rangefetch.transfer.shares import Shares
 MEMBERS = "abcdef"
 
 _hosts = itertools.count(1 << 40)
-"""Numbers of hosts that nobody else asks: what is counted is the process's."""
+"""Numbers of hosts that no other test uses, since the counts are shared by the whole process."""
 
 
 class Owner:
-    """Hears what changes."""
+    """Records the hosts whose shares changed."""
 
     def __init__(self) -> None:
         self.heard: list[int] = []

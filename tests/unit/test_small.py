@@ -1,4 +1,4 @@
-"""A download that is taken for a small file goes through a table: what it lists happens, and nothing else does."""
+"""A download treated as a small file follows a table: only the steps that the table lists can happen."""
 
 import contextlib
 import itertools
@@ -20,7 +20,7 @@ ERROR = TimedOut("not finished after 1 seconds")
 
 
 def made(stage: Stage = Stage.PREPARING) -> Any:
-    """One that the engine has, where its stage says that it does."""
+    """A small download in this stage, as if it had been given to the engine unless the stage is PREPARING."""
     small: Any = Small(Mock(), Download("http://h/x", DownloadOptions()))
     small.stage = stage
     small.file = Mock(connections=1)
@@ -37,13 +37,13 @@ def event(small: Any, name: str) -> EngineEvent:
 
 
 def come(small: Any) -> None:
-    """The engine has given it its name, and says so."""
+    """Report that the engine has given the file its name."""
     small.file.configure_mock(tag=small, host=0, size=1, was_there=False, lasted_us=1, effort={}, limit=0)
     come_whole(small._backend, [small.file])
 
 
 def told(small: Any) -> list[str]:
-    """What the listener was told, by name."""
+    """The names of the calls that told the listener of an end, and "whole" for each report of complete files."""
     return [name for name, _, _ in small._backend.method_calls if name in TELLS] + [
         "whole" for call in small._backend.are_whole.call_args_list if call.args[0]
     ]
@@ -80,9 +80,9 @@ def test_every_step_matters_somewhere() -> None:
 def test_it_can_be_ended_in_every_stage(stage: Stage) -> None:
     assert {Step.STOP, Step.ABANDON} <= set(TABLE[stage])
     small = made(stage)
-    small._result = Mock()  # which it has where it is named
+    small._result = Mock()  # set in stage NAMED
     small.tell_end(ERROR)
-    if stage is Stage.DROPPED:  # its task tells
+    if stage is Stage.DROPPED:  # its task reports the end
         assert told(small) == []
     else:
         assert small.stage is Stage.ENDED
@@ -112,7 +112,7 @@ def test_what_the_engine_does_not_have_ends_at_once() -> None:
 
 @pytest.mark.parametrize("late", ["REMOVED", "FAILED", "WHOLE"])
 def test_one_that_was_given_up_is_told_once(late: str) -> None:
-    """The engine may let go of it later, or even bring it."""
+    """The engine may release the file later, or even complete it."""
     small = made(Stage.FETCHING)
     small.halt()
     small.tell_end(ERROR)
@@ -157,7 +157,7 @@ def test_a_task_that_cannot_be_made_is_told(prepared: bool) -> None:
     small._backend.task_instead.side_effect = MemoryError
     with pytest.raises(MemoryError):
         small.fire(Step.TURN if prepared else Step.UNPREPARED)
-    small.fail(LocalError("out of memory"))  # as ``guarded`` has it
+    small.fail(LocalError("out of memory"))  # as ``guarded`` calls it
     if prepared:
         small.handle(event(small, "REMOVED"))
     assert told(small) == ["listener.failed"]

@@ -1,4 +1,4 @@
-"""The saved state: it comes back exactly as it was saved, or not at all."""
+"""The saved state: it is loaded exactly as it was saved, or not at all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_f
 
 
 def example(**changes: Any) -> State:
-    """Nine blocks and a bit; 0, 2 and 9 done, 1 and 8 begun."""
+    """Nine blocks and a short one; 0, 2 and 9 are complete, 1 and 8 partial."""
     values: dict[str, Any] = {
         "url": "https://example.org/model.bin",
         "resolved_url": "https://cdn.example.org/abc?signature=secret",
@@ -311,7 +311,7 @@ def test_a_sample_tells_a_part_file_from_another(tmp_path: Path) -> None:
 
         before = sample()
         assert before == sample() != 0
-        content[3 * MIB] ^= 1  # of a block that is not there yet
+        content[3 * MIB] ^= 1  # in a block that is not complete
         assert sample() == before
         content[2 * MIB] ^= 1
         assert sample() != before

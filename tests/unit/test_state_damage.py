@@ -1,4 +1,4 @@
-"""A saved state that was damaged, or never was one, is refused with one clear line; nothing else may happen."""
+"""A damaged state, or a file that is not a state, is refused with one clear line, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rangefetch.disk import state
 from rangefetch.disk.state import SourceState, State, StateDamaged
 from support.files import MIB
 
-# Nine blocks and a bit; 0, 2 and 9 done, 1 and 8 begun.
+# Nine blocks and a short one; 0, 2 and 9 are complete, 1 and 8 partial.
 EXAMPLE = State(
     url="https://example.org/model.bin",
     resolved_url="https://cdn.example.org/abc?signature=secret",
@@ -80,7 +80,7 @@ def test_a_foreign_file_is_refused(tmp_path: Path, octets: bytes) -> None:
 
 
 def signed(document: dict[str, Any]) -> bytes:
-    """A file whose CRC is right, whatever it says."""
+    """The document with a correct CRC, whatever it contains."""
 
     def dump(fields: dict[str, Any]) -> bytes:
         return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""What systems differ in: one interface, its two halves, and nothing of it elsewhere in the package."""
+"""Differences between systems: one interface with two implementations, and none elsewhere in the package."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if sys.platform == "win32":
 from rangefetch.disk import posix
 
 HALVES = {"disk.posix", "disk.windows", "disk.system"}
-# What is asked for by name where it may be missing, and is no matter of Windows alone.
+# Names that the package looks up because they may be missing, and not only on Windows.
 ASKED_FOR = {"os.register_at_fork", "os.sched_getaffinity"}
 # Modules that only some systems have.
 SOME = {"fcntl", "grp", "msvcrt", "pwd", "resource", "termios", "tty", "winreg", "_winapi"}
-# What Windows' os module lacks ("Availability" in Python's documentation), of what a downloader may come to use.
+# Names that the os module lacks on Windows ("Availability" in Python's documentation) and that a downloader might use.
 LACKING = {
     *("O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_PATH", "O_SYNC", "O_TMPFILE", "chown", "fchdir"),
     *("fchmod", "fchown", "fork", "fpathconf", "fstatvfs", "getegid", "geteuid", "getgid", "getgroups", "getpgid"),
@@ -43,7 +43,7 @@ LACKING_FIELDS = {"st_blocks", "st_blksize"}
 
 
 def differences(tree: ast.AST) -> Iterator[str]:
-    """What of a module only some systems have, and where it looks which one it is on."""
+    """The names in a module that only some systems have, and its checks of which system it runs on."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in SOME)
@@ -66,7 +66,7 @@ def test_the_rest_of_the_package_knows_nothing_of_it(module: str) -> None:
 
 def test_all_of_it_can_be_imported_where_that_is_missing() -> None:
     modules = sorted(f"rangefetch.{name}" for name in MODULES.keys() - HALVES - {"_engine", "__main__"})
-    # What of Python's own library the package takes: that is imported by a Python that has all there is.
+    # Find the standard modules that the package imports. The second process imports them before it removes anything.
     done = children.run("import sys; [__import__(name) for name in sys.argv[1:]]; print(*sys.modules)", *modules)
     assert done.returncode == 0, done.stderr
     own = sorted(
@@ -123,7 +123,7 @@ def test_both_halves_are_called_alike(name: str) -> None:
     ours, theirs = getattr(posix, name), getattr(windows, name)
     assert type(ours) is type(theirs) or callable(ours) is callable(theirs) is True
     if not inspect.isfunction(ours) or not inspect.isfunction(theirs):
-        return  # os.pread and its like have no names for their parameters
+        return  # built-ins such as os.pread have no parameter names
     kinds = [
         [(each.kind, each.default) for each in inspect.signature(function).parameters.values()]
         for function in (ours, theirs)
@@ -131,11 +131,11 @@ def test_both_halves_are_called_alike(name: str) -> None:
     assert kinds[0] == kinds[1]
 
 
-# -- files for the other system, whose calls are looked at -------------------------------------------------------------
+# -- files on Windows, with its calls recorded -------------------------------------------------------------------------
 
 
 class Kernel:
-    """Answers each call with what was said, and keeps what it was asked."""
+    """Returns the given result from each call, and records the calls."""
 
     def __init__(self, *, result: object = 1, code: int = 0, count: int = 0) -> None:
         self.calls: list[tuple[object, ...]] = []
@@ -338,7 +338,7 @@ def test_a_path_that_is_too_long_is_told_before_the_system_says_that_there_is_no
     with pytest.raises(OSError, match=os.strerror(errno.ENAMETOOLONG)):
         windows.check_path(Path(long))
     windows.check_path(Path(f"\\\\?\\{long}"))
-    assert windows.is_too_long("C:\\" + "\N{GRINNING FACE}" * 120)  # two units of UTF-16 each
+    assert windows.is_too_long("C:\\" + "\N{GRINNING FACE}" * 120)  # two UTF-16 units each
     monkeypatch.setattr(windows, "_takes_long_paths", lambda: True)
     windows.check_path(Path(long))
 
@@ -393,11 +393,11 @@ def test_what_no_system_takes_is_refused(name: str) -> None:
     assert not names.is_filename(name)
 
 
-# -- the other half, in this one's place where it can be ---------------------------------------------------------------
+# -- what of both implementations can run here -------------------------------------------------------------------------
 
 
 def test_a_rename_needs_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As in the pure wheel: what cannot be done in one step is done by a link."""
+    """In the pure wheel, where renaming without replacing is not one step, a hard link does it."""
     monkeypatch.setitem(sys.modules, "rangefetch._engine", None)
     source, destination = tmp_path / "source", tmp_path / "destination"
     source.write_bytes(b"x")

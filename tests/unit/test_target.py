@@ -1,4 +1,4 @@
-"""The part file: how it is opened and locked, and what stands in its way."""
+"""The part file: how it is opened and locked, and what can prevent it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_what_another_url_has_left_without_a_state_is_used_by_the_next(tmp_path:
     first = Target.open(tmp_path, "", URL)
     os.pwrite(first.fd, b"first", 0)
     with closing(Target.open(tmp_path, "", other)) as second:
-        assert second.part_path != first.part_path  # which somebody has
+        assert second.part_path != first.part_path  # the first one is locked
         second.discard()
     first.close()  # as if it had been killed before anything was saved
     with closing(Target.open(tmp_path, "", other)) as second:
@@ -174,7 +174,7 @@ def test_a_character_that_the_file_system_refuses_is_told_at_once(
         Target.open(tmp_path, "a:b", URL)
 
 
-# A child process that opens the target, says so, and then does what it is told.
+# A child process that opens the target, reports that, and then follows instructions.
 
 
 @contextmanager
@@ -194,14 +194,14 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
         with pytest.raises(TargetLocked, match=rf"^{tmp_path}/x\.part: a download of process {child.pid} is "):
             Target.open(tmp_path, "x", URL)
         with closing(Target.open(tmp_path, "y", URL)):
-            child.kill()  # SIGKILL: nothing is cleaned up, and yet the lock goes
+            child.kill()  # SIGKILL: nothing is cleaned up, but the lock is released
             child.wait()
         Target.open(tmp_path, "x", URL).close()
 
 
 def test_the_same_process_is_refused_too_and_a_forked_child_keeps_no_lock(tmp_path: Path) -> None:
     with closing(Target.open(tmp_path, "x", URL)) as opened:
-        copy = os.dup(opened.fd)  # the same open file, which is what a fork leaves
+        copy = os.dup(opened.fd)  # the same open file description, as after a fork
         with pytest.raises(TargetLocked):
             Target.open(tmp_path, "x", URL)
     Target.open(tmp_path, "x", URL).close()

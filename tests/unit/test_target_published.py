@@ -1,4 +1,4 @@
-"""The end of a part file: the step to its final name, being set aside, or being discarded."""
+"""The end of a part file: it gets its final name, is set aside, or is discarded."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_without_overwrite_a_taken_name_is_left_alone(tmp_path: Path, what: str)
             opened.publish(overwrite=False, modified_time=None, durable=False)
         assert (tmp_path / "old").read_text() == "old"
         assert final.is_symlink() == (what != "file")
-        # Nothing is lost: it can still have another name.
+        # Nothing is lost: the file can still be given another name.
         opened.name("y")
         assert publish(opened).read_text() == "new"
 
@@ -77,7 +77,7 @@ def test_what_lies_beyond_the_end_is_dropped_and_what_is_missing_before_it_told(
 
 @pytest.fixture(params=["renameat2", "links", "no links"])
 def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that renames without replacing, one that has hard links only, and one that has neither."""
+    """A file system that can rename without replacing, one that has only hard links, and one that has neither."""
     if request.param != "renameat2":
         monkeypatch.setattr(_engine, "rename_free", lambda *_: errno.EINVAL)
     if request.param == "no links":
@@ -91,7 +91,7 @@ def test_publishing_needs_no_links(tmp_path: Path) -> None:
     with closing(written(tmp_path)) as opened:
         with pytest.raises(TargetExists):
             opened.publish(overwrite=False, modified_time=None, durable=False)
-        # What was refused is nobody else's to read.
+        # The part file stays readable by its owner only.
         assert stat.S_IMODE(opened.part_path.stat().st_mode) == 0o600
     assert files(tmp_path) == {"x": "new", "x.part": "new", "x.part.json": "state"}
 
@@ -121,7 +121,7 @@ def test_a_file_that_appears_at_the_last_instant_stays(
 def test_nothing_incomplete_ever_has_the_final_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
 ) -> None:
-    """What is at the final name, after each system call that changes names, is nothing, or the whole file."""
+    """After each system call that changes names, the final name has no file, or the complete one."""
     opened, seen = written(tmp_path), []
 
     def watch(place: Any, name: str) -> None:
@@ -171,7 +171,7 @@ def test_overwriting_replaces_nothing_but_plain_files(tmp_path: Path, what: str)
 
 def test_a_publish_that_was_cut_between_link_and_unlink_is_never_written_again(tmp_path: Path) -> None:
     with closing(written(tmp_path)) as opened:
-        (tmp_path / "x").hardlink_to(opened.part_path)  # and then the process was killed
+        (tmp_path / "x").hardlink_to(opened.part_path)  # as if the process was killed after this
         assert files(tmp_path)["x"] == "new"
     with closing(written(tmp_path, octets=b"other")) as opened:
         assert opened.fresh
@@ -244,7 +244,7 @@ def test_syncing_tells_of_a_disk_that_lost_data(tmp_path: Path, monkeypatch: pyt
             once.setattr(os, "fsync", refusing(errno.EIO))
             with disk_error(errno.EIO, opened.part_path, "cannot sync: Input/output error"):
                 opened.sync()
-        # Linux would tell of it once.
+        # Linux reports the error only once.
         with disk_error(errno.EIO, opened.part_path, "cannot sync: Input/output error"):
             opened.sync()
         for durable in (True, False):
@@ -305,7 +305,7 @@ def test_killed_at_any_point_of_publishing_there_is_the_whole_file_or_none(
         status = subprocess.run(command, check=False, timeout=90).returncode
         final = files(directory).get("x")
         assert final in ("new", "old" if overwrite else None), f"killed before call {stop}"
-        # Whatever it was, the next run clears up.
+        # Whatever was left, the next run cleans up.
         with closing(Target.open(directory, "x", URL)) as opened:
             assert final == "new" or os.pread(opened.fd, 9, 0) == b"new", f"killed before call {stop}"
             opened.discard()

@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 
 def rows(downloaded: list[int], size: int) -> list[int]:
-    """The count after each failure, at these numbers of bytes."""
+    """The count after each of several failures, which happen at these numbers of bytes."""
     tries = Tries()
     counts = []
     for number, each in enumerate(downloaded, 1):
@@ -58,8 +58,8 @@ def test_connections_that_broke_together_are_one_try_whenever_each_is_noticed() 
 
 @given(st.integers(1, 1 << 24), st.integers(1, 10), st.integers(1, 1 << 20))
 def test_the_failures_of_a_file_are_bounded(size: int, most: int, a_connection: int) -> None:
-    # However little each connection brings, either the row gets too long, or all of the file comes in requests that
-    # were worth it.
+    # However little each connection brings, either there are too many failures in a row, or the file is completed by
+    # requests that were worth it.
     tries, downloaded, failures = Tries(), 0, 0
     while downloaded < size and tries.failures < most:
         downloaded += a_connection

@@ -1,4 +1,4 @@
-"""Workers: what blocks one of them, as a file system that does not answer, holds up no other job."""
+"""Workers: a job that blocks one, such as on a file system that does not respond, delays no other job."""
 
 from __future__ import annotations
 
