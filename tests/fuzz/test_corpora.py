@@ -78,7 +78,7 @@ def _changes(draw: st.DrawFn, entry: bytes) -> bytes:
 
 
 def _changed(entry: bytes) -> st.SearchStrategy[bytes]:
-    """An entry of a corpus with a few octets replaced, inserted or left out."""
+    """An entry of a corpus with a few bytes replaced, inserted or removed."""
     return _changes(entry)
 
 

@@ -1,4 +1,4 @@
-"""What the built wheels contain, and how the pure one behaves. ``make wheel-test`` runs these; nothing is built here."""
+"""What built wheels contain, and how the pure one behaves. ``make wheel-test`` runs these; nothing is built here."""
 
 import base64
 import csv

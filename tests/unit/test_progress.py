@@ -1,4 +1,4 @@
-"""The values that callers receive: their names in camelCase, and speed over a window."""
+"""The values that callers receive: their keys in camelCase, and the speed over a window."""
 
 from __future__ import annotations
 

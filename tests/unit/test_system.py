@@ -393,7 +393,7 @@ def test_what_no_system_takes_is_refused(name: str) -> None:
     assert not names.is_filename(name)
 
 
-# -- what of both implementations can run here -------------------------------------------------------------------------
+# -- parts of both implementations that run here -----------------------------------------------------------------------
 
 
 def test_a_rename_needs_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

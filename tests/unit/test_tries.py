@@ -1,4 +1,4 @@
-"""Failures in a row: what begins a new row, and how many requests a file can cost."""
+"""Failures in a row: what starts a new series, and how many requests a file can cost."""
 
 from __future__ import annotations
 
