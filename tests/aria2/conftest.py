@@ -33,13 +33,13 @@ def _configure(aria2c: Path, directory: Path) -> Configure:
 
 @pytest.fixture
 def configure(tmp_path: Path, aria2c: Path) -> Configure:
-    """Makes a config in which nothing takes long and nothing is outside the test's directory."""
+    """Makes configs with short waits, whose files are all in the test's directory."""
     return _configure(aria2c, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def desk(aria2c: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """Someone who asks a running aria2 backend, which is that of the whole module."""
+    """A desk with a running aria2 backend that all tests of the module share."""
     desk = Desk()
     backend = desk.backend = Aria2Backend(desk, _configure(aria2c, tmp_path_factory.mktemp("aria2"))())
     backend.start()
@@ -49,7 +49,7 @@ def desk(aria2c: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Des
 
 @pytest.fixture
 def own_desk(configure: Configure) -> Iterator[Desk]:
-    """Someone who asks a backend that no other test knows."""
+    """A desk with a running aria2 backend that only this test uses."""
     desk = Desk()
     backend = desk.backend = Aria2Backend(desk, configure())
     backend.start()

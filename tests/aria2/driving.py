@@ -1,4 +1,4 @@
-"""What these tests share: a stand-in for the manager, programs that run apart, and looking at processes."""
+"""Helpers of these tests: a stand-in for the manager, programs in their own processes, and checks on processes."""
 
 import contextlib
 import subprocess
@@ -21,25 +21,25 @@ from support.downloads import clear
 from support.waiting import until
 
 QUICK: dict[str, Any] = {"retry_wait": 0.01, "total_timeout": 30.0}
-"""Tests neither wait long between tries nor hang."""
+"""With these options a test does not wait long between tries, and cannot hang."""
 
 
 class Desk:
-    """Asks a backend for downloads, as a manager does, and hears how they end. A listener."""
+    """Gives a backend downloads, as a manager does, and is the listener that the backend tells how they end."""
 
     def __init__(self) -> None:
         self.backend: Backend | None = None
         self.ends: list[tuple[str, Download]] = []
-        """What was heard, in order."""
+        """The backend's reports, in order."""
         self._lock = threading.Lock()
 
     def begin(self, url: str, path: Path, **options: Any) -> Download:
-        """Begin a download into ``path``; a directory leaves the name to others."""
+        """Start a download into ``path``. If that is a directory, the server or the URL decides the name."""
         place = {"save_dir": path} if path.is_dir() else {"save_dir": path.parent, "filename": path.name}
         return self.begin_again(Download(url, DownloadOptions.of(QUICK | place | options)))
 
     def begin_again(self, download: Download) -> Download:
-        """The same download once more."""
+        """Start the same download again."""
         assert self.backend is not None
         if download.status is not DownloadStatus.WAITING:
             download.move(DownloadStatus.WAITING)
@@ -51,22 +51,22 @@ class Desk:
         return self.wait(self.begin(url, path, **options))
 
     def wait(self, download: Download, timeout: float = 30.0) -> DownloadResult:
-        """The result, or the error that ended it."""
+        """Return the result, or raise the error that ended the download."""
         until(lambda: download.status is not DownloadStatus.ACTIVE, timeout)
         if (error := download.failure()) is not None:
-            raise error  # not the download's own, whose traceback would keep what the test had
+            raise error  # a copy: the traceback of the download's own error would keep the test's objects alive
         assert download.result is not None, download.status
         return download.result
 
     def halt(self, download: Download, *, remove_files: bool = False) -> None:
-        """Halt, and wait until it is."""
+        """Halt the download, and wait until it is halted."""
         assert self.backend is not None
         download.want(DownloadStatus.PAUSED, remove_files=remove_files)
         self.backend.halt(download)
         until(lambda: download.status is not DownloadStatus.ACTIVE)
 
     def fails(self, kind: type[DownloadError], url: str, path: Path, **options: Any) -> DownloadError:
-        """Fetch, expect exactly this error in one line that names the URL, and return it."""
+        """Fetch, expect exactly this type of error with a one-line message that names the URL, and return the error."""
         with pytest.raises(DownloadError) as caught:
             self.fetch(url, path, **options)
         return clear(caught.value, kind, url)
@@ -119,7 +119,7 @@ def downloaded(download: Download) -> int:
 
 
 def command_lines() -> str:
-    """Those of all processes that there are."""
+    """The command lines of all running processes."""
     lines = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -128,7 +128,7 @@ def command_lines() -> str:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended."""
+    """Whether the process exists and has not ended (is no zombie)."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -136,13 +136,13 @@ def is_running(pid: int) -> bool:
 
 
 def program(function: str, *arguments: object) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
-    """A function of ``aria2.programs`` at work in a process of its own, which is gone afterwards."""
+    """Run a function of ``aria2.programs`` in its own process, which is gone after the block."""
     return at_work("aria2.programs", function, *arguments, PYTHONWARNINGS="error")
 
 
 @contextmanager
 def plain_aria2c(aria2c: Path, url: str, path: Path) -> Iterator[None]:
-    """An aria2c of the user's own that fetches into ``path``; afterwards it is asked to stop, and does."""
+    """Run the user's own aria2c, which fetches into ``path``. After the block it is told to stop, and has stopped."""
     where = [f"--dir={path.parent}", f"--out={path.name}", "--file-allocation=none"]
     with subprocess.Popen([aria2c, "--no-conf", "--quiet", "-x4", "-s4", "-k1M", *where, url]) as process:
         try:

@@ -1,4 +1,4 @@
-"""What the children of these tests run."""
+"""Programs that these tests run in child processes."""
 
 import os
 import sys
@@ -18,20 +18,20 @@ def _daemon(directory: str, port: str) -> Aria2Daemon:
 
 
 def start_and_exit(directory: str, port: str) -> None:
-    """End the interpreter without a word to the daemon."""
+    """Start a daemon, and exit without stopping it."""
     daemon = _daemon(directory, port)
     print(daemon.pid)
 
 
 def start_and_wait(directory: str, port: str) -> None:
-    """Say the daemon's pid, and do nothing until killed."""
+    """Print the daemon's pid, and do nothing until killed."""
     daemon = _daemon(directory, port)
     print(daemon.pid, flush=True)
     time.sleep(1000)
 
 
 def fork_and_stop(directory: str, port: str) -> None:
-    """Stop the parent's daemon in a child, and see what that does to it."""
+    """Call ``stop()`` on the parent's daemon in a forked child, and check that the daemon is unaffected."""
     daemon = _daemon(directory, port)
     child = os.fork()
     if child == 0:

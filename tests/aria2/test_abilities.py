@@ -1,4 +1,4 @@
-"""What the aria2 backend does with every option: none that it cannot honour is dropped in silence."""
+"""How the aria2 backend treats each option: it silently ignores none that it cannot honour."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -83,7 +83,7 @@ def test_no_proxy_is_between_peers() -> None:
     [
         ({}, URL, ""),
         ({"http_proxy": "p:1"}, URL, "p:1"),
-        ({"HTTP_PROXY": "p:1"}, URL, ""),  # a header of a CGI program's client
+        ({"HTTP_PROXY": "p:1"}, URL, ""),  # in a CGI program, a client can set it with a header
         ({"http_proxy": "p:1"}, "https://example.org/x", ""),
         ({"https_proxy": "p:1", "HTTPS_PROXY": "p:2"}, "https://example.org/x", "p:1"),
         ({"HTTPS_PROXY": "p:2"}, "https://example.org/x", "p:2"),
@@ -112,7 +112,7 @@ def test_aria2_is_told_of_every_proxy_and_exception(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("NO_PROXY", ".example.org,10.0.0.0/8")
     told = proxy_options(DownloadOptions())
     assert told["https-proxy"] == "http://proxy:1080"
-    assert told["http-proxy"] == "http://127.0.0.1:1"  # which refuses
+    assert told["http-proxy"] == "http://127.0.0.1:1"  # refuses connections
     assert told["no-proxy"] == "example.org,.example.org,10.0.0.0/8"
     assert set(proxy_options(DownloadOptions(no_proxy="*")).values()) == {"", "*,.*"}
 
@@ -172,7 +172,7 @@ def test_options_that_become_impossible_end_a_download_that_runs(
         desk.wait(download)
 
 
-# ---- Headers, and what aria2 would send them to --------------------------------------------------------------------
+# ---- Headers, and the hosts to which aria2 would send them ---------------------------------------------------------
 
 
 def test_a_server_that_redirects_aria2_after_the_first_answer_does_not_leak_headers(

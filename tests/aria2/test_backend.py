@@ -67,7 +67,7 @@ def test_where_aria2c_does_not_run_start_says_so(configure: Configure, tmp_path:
 def test_one_aria2c_for_each_trust(
     own_desk: Desk, tls_server: MisbehavingServer, certificates: Certificates, target: Path
 ) -> None:
-    """What one download trusts, another does not."""
+    """Certificates that one download trusts are not trusted by others."""
     url = tls_server.url("/good/x", size=SIZE)
     own_desk.fetch(url, target.with_name("a"), ca_file=certificates.ca)
     own_desk.fetch(url, target.with_name("b"), verify_tls=False)
@@ -127,7 +127,7 @@ def test_notifications_come_over_a_websocket(configure: Configure, server: Misbe
         time.sleep(0.3)
         daemon.client.call("addUri", [server.url("/good/x")], {"out": "x"})
         assert told.wait(5)
-        # And again when a new aria2c is there.
+        # Notifications also come from a restarted aria2c.
         os.kill(daemon.pid, 9)
         until(lambda: daemon.restarts == 1)
         time.sleep(1.5)
@@ -204,7 +204,7 @@ def test_a_link_that_has_expired_is_asked_for_anew(desk: Desk, server: Misbehavi
     download = desk.begin(url, target.with_name("c"), refresh_url=lambda _: server.url("/slow/x", size=SIZE, rate="4M"))
     until(lambda: downloaded(download) > MIB)
     desk.halt(download)
-    assert state.load(target.with_name("c.part.json")).url == url  # so that it is gone on with
+    assert state.load(target.with_name("c.part.json")).url == url  # the original URL, so that it can be resumed
     assert desk.wait(desk.begin_again(download)).resumed > 0
     error = desk.fails(HttpStatusError, url, target.with_name("b"), refresh_url=lambda _: url)
     assert error.status == 403

@@ -1,4 +1,4 @@
-"""Which aria2c is run: where it is looked for, what it must be able to do, and how a missing one is fetched."""
+"""Which aria2c is run: where rangefetch looks for it, what it requires of it, and how it fetches a missing one."""
 
 import hashlib
 import http.server
@@ -32,7 +32,7 @@ def _script(path: Path, text: str = "#!/bin/sh\nexit 0\n", mode: int = 0o755) ->
 
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No aria2c on PATH, and no package that brings one."""
+    """No aria2c on PATH, and no installed package that contains one."""
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -64,7 +64,7 @@ def test_then_the_package_that_brings_one(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_the_script_that_pip_makes_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Killing that would leave the real one behind."""
+    """Killing the script would leave the real aria2c running."""
     script = _script(tmp_path / "bin" / "aria2c", f"#!{sys.executable}\nraise SystemExit(1)\n")
     monkeypatch.setenv("PATH", str(script.parent))
     assert find_aria2() != script
@@ -133,7 +133,7 @@ def test_one_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.M
 
 
 class Shop(Background):
-    """An HTTPS server that has what is put into ``documents``, and sends to where ``redirects`` says."""
+    """An HTTPS server that serves ``documents``, and redirects as ``redirects`` says."""
 
     def __init__(self, certificates: Certificates) -> None:
         self.documents: dict[str, bytes] = {}
@@ -158,8 +158,8 @@ class Shop(Background):
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Counter)
         server.socket = certificates.server_context().wrap_socket(server.socket, server_side=True)
-        # A client that does not trust the certificate leaves in the middle of the handshake. The method is replaced,
-        # not overridden, since the class is the standard library's.
+        # A client that does not trust the certificate aborts the handshake. The method is replaced, not overridden,
+        # because the class belongs to the standard library.
         server.handle_error = lambda request, address: None  # type: ignore[method-assign, assignment]  # replaced on one server
         super().__init__(server)
 
@@ -263,7 +263,7 @@ def test_a_missing_one_is_fetched_when_it_is_needed(
         assert ensure_aria2(config).path == tmp_path / "bin" / "aria2c"
     assert source.url in caplog.text
     shop.documents.clear()
-    assert ensure_aria2(config).version == "1.37.0"  # the one that is there now
+    assert ensure_aria2(config).version == "1.37.0"  # the one fetched before
 
 
 @pytest.mark.parametrize(

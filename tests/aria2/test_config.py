@@ -1,4 +1,4 @@
-"""The config: its defaults, and what it refuses before anything is started."""
+"""The config: its defaults, and the values that it refuses before anything is started."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Control files: as aria2 writes them, as it reads ours, and what they lose on the way through a state."""
+"""Control files: reading aria2's, writing ones that aria2 reads, and what conversion to a state and back loses."""
 
 import contextlib
 import struct
@@ -28,7 +28,7 @@ def _state(total: int, done: set[int], partial: dict[int, int] | None = None, bl
 
 @pytest.fixture
 def stopped(aria2c: Path, server: MisbehavingServer, tmp_path: Path) -> bytes:
-    """What a real aria2c wrote when it was stopped in the middle of 24 MiB and 7 bytes."""
+    """The control file of a real aria2c that was stopped in the middle of a file of 24 MiB and 7 bytes."""
     part = tmp_path / "file.bin"
     with plain_aria2c(aria2c, server.url("/slow/x", size=24 * MIB + 7, rate="3M"), part):
         until(lambda: part.exists() and part.stat().st_size > 7 * MIB)
@@ -77,7 +77,7 @@ def test_aria2_goes_on_with_what_we_write(aria2c: Path, server: MisbehavingServe
     server.wait_idle()
     assert (tmp_path / "file.bin").read_bytes() == content(total)
     asked = [request.range for request in server.requests if request.range]
-    # It begins where ours ended: at the first block of 16 KiB that is missing.
+    # aria2 continues where our data ends, at the first missing block of 16 KiB.
     assert (3 * MIB + 10 * BLOCK) in [start for start, _ in asked]
 
 
@@ -105,7 +105,7 @@ def test_there_and_back_nothing_is_invented_and_little_is_lost(data: st.DataObje
     before = _state(total, done, partial, block_size)
 
     def there(state: State) -> set[int]:
-        """The blocks of 16 KiB that are whole."""
+        """The complete blocks of 16 KiB."""
         found: set[int] = set()
         for index, block in enumerate(state.blocks):
             start = index * state.block_size
@@ -151,13 +151,13 @@ _GOOD = to_control_file(_state(10 * MIB, {0, 1}, {4: 5 * BLOCK}))
         _GOOD[:-1],
         _GOOD[:12],
         _GOOD + b"\0",
-        b"\0\2" + _GOOD[2:],  # another version
-        _GOOD[:10] + struct.pack(">I", 0) + _GOOD[14:],  # pieces of nothing
-        _GOOD[:10] + struct.pack(">I", 1 << 18) + _GOOD[14:],  # pieces that do not fit the bitmap
-        _GOOD[:35] + b"\xff" + _GOOD[36:],  # bits behind the end
-        _GOOD[:36] + struct.pack(">I", 1 << 31) + _GOOD[40:],  # more in flight than there is
-        _GOOD[:40] + struct.pack(">I", 99) + _GOOD[44:],  # a piece that is none
-        _GOOD[:44] + struct.pack(">I", 5) + _GOOD[48:],  # of another length
+        b"\0\2" + _GOOD[2:],  # an unknown version
+        _GOOD[:10] + struct.pack(">I", 0) + _GOOD[14:],  # a piece length of 0
+        _GOOD[:10] + struct.pack(">I", 1 << 18) + _GOOD[14:],  # a piece length that does not match the bitmap
+        _GOOD[:35] + b"\xff" + _GOOD[36:],  # bits set beyond the end
+        _GOOD[:36] + struct.pack(">I", 1 << 31) + _GOOD[40:],  # more pieces in flight than the file has
+        _GOOD[:40] + struct.pack(">I", 99) + _GOOD[44:],  # a piece number that does not exist
+        _GOOD[:44] + struct.pack(">I", 5) + _GOOD[48:],  # a piece in flight with a wrong length
     ],
 )
 def test_what_is_no_control_file_is_refused(octets: bytes) -> None:
@@ -180,6 +180,6 @@ def test_a_file_without_bytes_has_none() -> None:
 
 @pytest.mark.parametrize("block_size", [256 << 10, MIB, 8 * MIB])
 def test_whatever_the_blocks_are_the_pieces_have_1_mib(block_size: int) -> None:
-    """aria2 takes no smaller ones."""
+    """aria2 accepts no smaller pieces."""
     octets = to_control_file(_state(16 * MIB, {0, 1}, block_size=block_size))
     assert ControlFile.parse(octets).piece_length == PIECE_BYTES == MIB

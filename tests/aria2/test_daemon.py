@@ -1,4 +1,4 @@
-"""The daemon: starts, answers, comes back, ends with all that is its own, and touches nothing else."""
+"""The daemon starts, answers, is restarted after a crash, ends with all its children, and touches nothing else."""
 
 import contextlib
 import errno
@@ -45,7 +45,7 @@ def daemon(configure: Configure) -> Iterator[Aria2Daemon]:
 
 @pytest.fixture
 def foreign(aria2c: Path, configure: Configure, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """An aria2c of somebody else, on the very port that is wanted."""
+    """Somebody else's aria2c, on the port that our config asks for."""
     port = configure().rpc_port
     arguments = ["--no-conf", "--enable-rpc", f"--rpc-listen-port={port}", f"--dir={tmp_path}", "--quiet"]
     with subprocess.Popen([aria2c, *arguments]) as process:
@@ -103,7 +103,7 @@ def test_one_that_ignores_signals_is_killed(configure: Configure) -> None:
     daemon.start()
     pid = daemon.pid
     os.kill(pid, signal.SIGSTOP)
-    daemon.client._rpc.timeout = 0.2  # it will not answer
+    daemon.client._rpc.timeout = 0.2  # the stopped process does not answer
     daemon.stop()
     assert not is_running(pid)
 
@@ -278,7 +278,7 @@ def test_the_directory_for_downloads_is_made_at_the_start(configure: Configure, 
 
 def test_one_that_cannot_be_made_is_named(configure: Configure, tmp_path: Path) -> None:
     config = configure(download_dir=tmp_path / "not" / "there yet")
-    (tmp_path / "not").write_bytes(b"")  # since then
+    (tmp_path / "not").write_bytes(b"")  # a file, created after the config was checked
     with pytest.raises(DiskError, match=r"download_dir: .*there yet") as caught:
         Aria2Daemon(config).start()
     assert caught.value.errno == errno.ENOTDIR
@@ -297,7 +297,7 @@ def test_what_is_started_is_logged(configure: Configure, tmp_path: Path, caplog:
 
 
 def _pretender(directory: Path, action: str) -> Path:
-    """A program that says it is aria2c, and then does something else."""
+    """A program that claims to be aria2c when asked for its version, and otherwise does ``action``."""
     path = directory / "pretender"
     version = "aria2 version 1.37.0\\nEnabled Features: HTTPS\\n"
     path.write_text(f'#!/bin/sh\ncase "$*" in *--version*) printf "{version}"; exit 0;; esac\n{action}\n')
@@ -385,13 +385,13 @@ def test_stopping_while_it_is_about_to_be_started_again(configure: Configure) ->
 
 
 def _noted_bytes(target: Path) -> int:
-    """What aria2's control file says is there."""
+    """The number of bytes present, according to aria2's control file."""
     with contextlib.suppress(FileNotFoundError):
         return ControlFile.parse(target.with_name(f"{target.name}.part.aria2").read_bytes()).written_bytes
     return 0
 
 
-# -- downloads of one that dies -------------------------------------------------------------------------------------
+# -- downloads of a daemon that dies --------------------------------------------------------------------------------
 
 
 def test_downloads_come_back_with_it(own_desk: Desk, server: MisbehavingServer, target: Path) -> None:
@@ -403,7 +403,7 @@ def test_downloads_come_back_with_it(own_desk: Desk, server: MisbehavingServer, 
     assert isinstance(own_desk.backend, Aria2Backend)
     (daemon,) = own_desk.backend._daemons.values()
     os.kill(daemon.pid, signal.SIGKILL)
-    # One more, of which no session can know.
+    # Another one, started after the crash, which cannot be in aria2's session file.
     begun.append(own_desk.begin(server.url("/good/x", size=SIZE, id="late"), target.with_name("late")))
     for download in begun:
         assert own_desk.wait(download).path.read_bytes() == content(SIZE)
@@ -478,7 +478,7 @@ def test_stopping_while_it_hangs(configure: Configure, server: MisbehavingServer
     assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
 
 
-# -- orphans, and those of others -----------------------------------------------------------------------------------
+# -- orphans, and other people's daemons ----------------------------------------------------------------------------
 
 
 def test_an_orphan_ends_by_itself(configure: Configure, tmp_path: Path) -> None:
@@ -497,7 +497,7 @@ def test_an_orphan_is_recognised_and_reaped_at_the_next_start(
     with program("start_and_wait", tmp_path, configure().rpc_port) as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
-        os.kill(pid, signal.SIGSTOP)  # so that it cannot end by itself
+        os.kill(pid, signal.SIGSTOP)  # so that it cannot exit by itself
         process.kill()
         process.wait()
         assert is_running(pid)
@@ -521,7 +521,7 @@ def test_the_daemon_of_a_living_process_is_left_alone(configure: Configure, tmp_
 def test_an_aria2c_of_somebody_else_is_left_alone(
     configure: Configure, foreign: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    # Even where a leftover record names its process: it was not started for that directory.
+    # Even if a leftover record names its process, because it was not started for that directory.
     leftover = tmp_path / "state" / "daemon-forged"
     leftover.mkdir(parents=True)
     start = psutil.Process(foreign.pid).create_time()
@@ -538,7 +538,7 @@ def test_an_aria2c_of_somebody_else_is_left_alone(
         assert foreign.poll() is None
     assert foreign.poll() is None
     assert not leftover.exists()
-    # And it was never told a secret of ours.
+    # It still answers without a secret, and has no active downloads.
     assert Aria2Client(configure().rpc_port, "").call("getGlobalStat")["numActive"] == "0"
 
 

@@ -1,4 +1,4 @@
-"""What the disk does to a download of aria2's: it fills up, a sync fails, and there is something of others'."""
+"""Downloads in aria2 when the disk fills up, when a sync fails, and when other people's files are in the way."""
 
 import dataclasses
 import errno
@@ -64,7 +64,7 @@ def test_a_disk_that_fills_up_keeps_what_came(
 
 @pytest.fixture
 def failing_sync(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From its call on the next sync of a part file fails, as Linux reports a lost write: once."""
+    """Once called, makes the next sync fail, and only that one: Linux reports a lost write once."""
     failures: list[int] = []
     right = system.sync
 
@@ -90,7 +90,7 @@ def test_a_failed_sync_ends_a_pause_with_an_error_and_vouches_for_nothing(
     with pytest.raises(DiskError) as caught:
         desk.wait(download)
     assert caught.value.errno == errno.EIO
-    assert names(target.parent) == []  # nothing was safe before
+    assert names(target.parent) == []  # nothing had been synced before
     assert desk.wait(desk.begin_again(download)).resumed == 0
     assert target.read_bytes() == content(9 * MIB)
 
@@ -126,7 +126,7 @@ def test_a_durable_file_whose_sync_failed_is_not_published(
     assert desk.fetch(server.url("/good/x", size=9 * MIB), target, durable=True).resumed == 0
 
 
-# ---- What is not ours ------------------------------------------------------------------------------------------------
+# ---- Other people's files --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["fifo", "huge", "link", "directory"])

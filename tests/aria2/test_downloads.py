@@ -1,4 +1,4 @@
-"""Downloads through the aria2 backend: what the interface promises is kept here, too."""
+"""Downloads through the aria2 backend, which keeps the promises of the interface too."""
 
 import hashlib
 import logging
@@ -34,7 +34,7 @@ def _digest(size: int, algorithm: str = "sha256") -> str:
     return hashlib.new(algorithm, content(size)).hexdigest()
 
 
-# -- what comes of it -----------------------------------------------------------------------------------------------
+# -- results --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_one_connection_where_one_is_wanted(desk: Desk, server: MisbehavingServe
     result = desk.fetch(server.url("/slow/x", size=SIZE, rate="16M"), target, split=1)
     assert result.connections == 1
     asked = [request.range for request in server.requests]
-    assert asked == [(0, 1), None, (0, 1)]  # what there is, all of it, and whether it is still the same
+    assert asked == [(0, 1), None, (0, 1)]  # the size, the file, and a check that it has not changed
 
 
 def test_a_limit_holds_and_can_be_changed(desk: Desk, server: MisbehavingServer, target: Path) -> None:
@@ -213,7 +213,7 @@ def test_mirrors_step_in(desk: Desk, server: MisbehavingServer, other_server: Mi
     assert target.read_bytes() == content(SIZE)
 
 
-# -- what goes wrong ------------------------------------------------------------------------------------------------
+# -- failures -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410])
@@ -300,7 +300,7 @@ def test_another_size_than_expected_is_refused(desk: Desk, server: MisbehavingSe
     assert names(target.parent) == []
 
 
-# -- files that are there -------------------------------------------------------------------------------------------
+# -- files that already exist ---------------------------------------------------------------------------------------
 
 
 def test_a_finished_file_is_already_complete(desk: Desk, server: MisbehavingServer, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""What another program does to a download inside aria2, by its RPC, shows in the download's status."""
+"""When another program pauses, resumes or removes a download in aria2 through RPC, the download's status shows it."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ class Both:
         return status_of(self.manager, gid)
 
     def in_aria2(self, gid: str) -> str:
-        """What aria2 says of it; empty: nothing."""
+        """The download's status in aria2; empty if aria2 does not have the download."""
         try:
             return str(self.other.tell_status(gid, ["status"])["status"])
         except aria2p.ClientException:
@@ -57,7 +57,7 @@ def both(aria2c: Path, tmp_path: Path) -> Iterator[Both]:
 
 @pytest.fixture
 def gid(both: Both, server: MisbehavingServer, valve: Valve, target: Path) -> str:
-    """A download at work, of which some has come."""
+    """An active download that has received some bytes."""
     gid = both.manager.download(server.url("/valve/x", size=SIZE), into(target, total_timeout=60.0))
     until(lambda: downloaded(both.manager, gid) > MIB)
     return gid
@@ -157,5 +157,5 @@ def _pid(both: Both) -> int:
 def _says(both: Both, gid: str) -> str:
     try:
         return both.in_aria2(gid)
-    except Exception:  # it does not answer yet
+    except Exception:  # the new aria2c does not answer yet
         return ""

@@ -1,4 +1,4 @@
-"""What aria2 has of one download, where its answers are lost or late."""
+"""A download's entry in aria2, when aria2's answers are lost or late."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REFUSED = RpcError(1, "No URI to download.")
 
 
 class _Client:
-    """One that answers ``addUri`` as it is told to."""
+    """Answers ``addUri`` with the given answers, and raises those that are errors."""
 
     def __init__(self, *answers: str | Exception, known: bool) -> None:
         self._answers = list(answers)
@@ -35,7 +35,7 @@ class _Client:
 
 
 def _added(*answers: str | Exception, known: bool = False) -> Entry:
-    """An entry after as many tries as there are answers."""
+    """An entry that has been added once for each of the answers."""
     entry = Entry(GID)
     daemon = SimpleNamespace(error=None, hangs=False, pid=1, client=_Client(*answers, known=known))
     entry.daemon = cast(Aria2Daemon, daemon)

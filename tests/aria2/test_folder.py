@@ -1,4 +1,4 @@
-"""Where what a torrent or Metalink brings lands, without aria2: its places, and who may not take them."""
+"""Where the files of a torrent or Metalink are put, and how those places are protected. Runs without aria2."""
 
 import errno
 import hashlib
@@ -35,7 +35,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(directory: Path) -> Make:
-    """Makes landings of a download into the directory."""
+    """Makes landings of downloads into the directory."""
 
     def make(url: str = MAGNET, **options: object) -> FolderLanding:
         return FolderLanding(Download(url, DownloadOptions.of({"save_dir": directory, **options})))
@@ -44,13 +44,13 @@ def make(directory: Path) -> Make:
 
 
 def _finish(landing: FolderLanding, paths: list[str]) -> tuple[Path, int]:
-    """What follows when all is there."""
+    """Do what follows once all files are complete."""
     landing.prove(paths)
     return landing.publish(), landing.size
 
 
 def _bring(landing: FolderLanding, *paths: str) -> list[str]:
-    """What aria2 would: files in the landing's directory, for nobody else to read."""
+    """Create files in the landing's directory, as aria2 would, readable only by their owner."""
     made = []
     for path in paths:
         file = Path(str(landing.request().options["dir"])) / path
@@ -204,7 +204,7 @@ def test_what_is_kept_is_found_again_and_can_be_dropped(make: Make, directory: P
     assert names(directory / names(directory)[0]) == ["album", "half", "link"]
     again.restart()
     assert names(directory / names(directory)[0]) == []
-    again.keep()  # an empty one is none
+    again.keep()  # an empty folder is not kept
     assert names(directory) == []
 
 

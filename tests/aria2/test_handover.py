@@ -1,4 +1,4 @@
-"""A download changes hands: begun by one backend, finished by the other, with what was done kept."""
+"""A download started by one backend is finished by the other, which keeps the data fetched so far."""
 
 import hashlib
 import os
@@ -22,12 +22,12 @@ from support.waiting import until
 
 SIZE = 32 * MIB + 7
 SLACK = 5 * MIB
-"""What a connection that is cut has sent in vain: it lies in the buffers of its sockets."""
+"""Bytes that the server sends in vain when connections are cut: they are still in socket buffers."""
 
 
 @pytest.fixture
 def native() -> Iterator[Desk]:
-    """Someone who asks the native backend."""
+    """A desk with a running native backend."""
     desk = Desk()
     backend = desk.backend = NativeBackend(desk)
     try:
@@ -39,7 +39,7 @@ def native() -> Iterator[Desk]:
 
 
 def _half_done(desk: Desk, server: MisbehavingServer, target: Path) -> int:
-    """Begin it, stop it half-way, and return the bytes that are kept."""
+    """Start a download, stop it half-way, and return how many bytes are kept."""
     download = desk.begin(server.url("/shared-rate/x", size=SIZE, rate="48M"), target)
     until(lambda: downloaded(download) > SIZE // 2)
     desk.halt(download)
@@ -51,7 +51,7 @@ def _half_done(desk: Desk, server: MisbehavingServer, target: Path) -> int:
 
 
 def _finish(desk: Desk, server: MisbehavingServer, target: Path, kept: int) -> None:
-    """Finish it, and prove that only what was missing was fetched."""
+    """Finish the download, and check that only missing bytes were fetched."""
     result = desk.fetch(server.url("/shared-rate/x", size=SIZE, rate="48M"), target)
     server.wait_idle()
     assert target.read_bytes() == content(SIZE)
@@ -91,14 +91,14 @@ def test_to_and_fro(native: Desk, desk: Desk, server: MisbehavingServer, target:
 
 @pytest.fixture(params=["native", "aria2"])
 def hands(request: pytest.FixtureRequest, native: Desk, desk: Desk) -> Desk:
-    """Someone who asks either backend."""
+    """A desk with one of the two backends."""
     return native if request.param == "native" else desk
 
 
 def test_begun_by_an_aria2c_of_the_users_own(
     hands: Desk, aria2c: Path, server: MisbehavingServer, target: Path
 ) -> None:
-    """Its control file names no file, so that a checksum must."""
+    """aria2's control file does not say which file it belongs to, so a checksum is needed."""
     url = server.url("/shared-rate/x", size=SIZE, rate="32M")
     part, control = target.with_name("file.bin.part"), target.with_name("file.bin.part.aria2")
     with plain_aria2c(aria2c, url, part):
@@ -111,7 +111,7 @@ def test_begun_by_an_aria2c_of_the_users_own(
     server.wait_idle()
     assert target.read_bytes() == content(SIZE)
     assert names(target.parent) == ["file.bin"]
-    assert abs(result.resumed - kept) < 4 * MIB  # of a block that is begun, what is not at its start is left out
+    assert abs(result.resumed - kept) < 4 * MIB  # in an unfinished block, only bytes from its start count
     assert server.bytes_sent < SIZE - kept + SLACK
 
 
@@ -127,8 +127,8 @@ def test_halting_what_a_killed_aria2_left_loses_nothing(native: Desk, server: Mi
 
 
 def _leave(url: str, target: Path, done: int = 16) -> None:
-    """The files of an aria2 that was killed with its parent: the control file is there, and the state only says what
-    of."""
+    """Create the files that an aria2 leaves when it is killed with its parent: the control file records the progress,
+    and the state only says which file it belongs to."""
     part = bytearray(b"\xee" * SIZE)
     part[: done * MIB] = content(SIZE)[: done * MIB]
     target.with_name("file.bin.part").write_bytes(part)
@@ -179,7 +179,7 @@ def test_a_control_file_that_cannot_be_trusted_is_not(
     assert result.resumed == 0
     assert target.read_bytes() == content(SIZE)
     left = [name for name in names(target.parent) if name.endswith((".part", ".aria2"))]
-    # Without a word of ours and without a checksum that is somebody else's.
+    # Without a state of ours and without a checksum, these files count as somebody else's.
     assert left == (["file.bin.part", "file.bin.part.aria2"] if damage == "no state" else [])
 
 

@@ -1,4 +1,4 @@
-"""An aria2c that is there and does not answer, callbacks that do not return, errors where none is expected."""
+"""An aria2c that runs but does not answer, callbacks that do not return, and unexpected errors."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def hanging(own_desk: Desk, server: MisbehavingServer, target: Path) -> list[Dow
         own_desk.begin(server.url("/slow/x", size=SIZE, rate="512K", id=n), target.with_name(f"{n}")) for n in range(2)
     ]
     until(lambda: all(downloaded(each) > MIB for each in begun))
-    time.sleep(2.5)  # until the control files are saved
+    time.sleep(2.5)  # enough for aria2 to save the control files
     os.kill(_daemon(own_desk).pid, signal.SIGSTOP)
     return begun
 
@@ -108,7 +108,7 @@ def test_one_that_never_returns_is_given_up(
     monkeypatch.setattr(task, "_REFRESH_S", 0.3)
     goes_on = threading.Event()
     url = server.url("/status/x", code=403)
-    with pytest.raises(HttpStatusError):  # the server's word stands
+    with pytest.raises(HttpStatusError):  # the server's error, not one about the callback
         desk.fetch(url, target, refresh_url=lambda url: str(goes_on.wait(20)), max_tries=1)
     goes_on.set()
 
@@ -122,7 +122,7 @@ def test_a_server_that_drips_its_headers_is_not_waited_for_without_end(
         desk.fetch(server.url("/good/x", delay=5), target, **options)
 
 
-# ---- Errors of our own ----------------------------------------------------------------------------------------------
+# ---- Internal errors ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["__init__", "begin", "tick", "update", "withdraw", "compare"])

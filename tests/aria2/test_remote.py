@@ -1,4 +1,4 @@
-"""The first question: what the server says of a file, and what it is told in turn."""
+"""The first request: what the server says about a file, and what the request contains."""
 
 import base64
 from pathlib import Path

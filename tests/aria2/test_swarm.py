@@ -1,4 +1,4 @@
-"""Torrents, magnet links and Metalinks: what they describe is fetched, and lands where it was wanted."""
+"""Torrents, magnet links and Metalinks: the files that they describe are fetched and put where the user wants them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def test_a_single_file(
 
 
 def test_a_magnet_link_without_a_tracker(configure: Configure, aria2c: Path, tmp_path: Path, target: Path) -> None:
-    """The peers find each other through others of their kind, which takes them some rounds of five seconds."""
+    """The peers find each other through the DHT, which takes several rounds of five seconds."""
     port = configure().rpc_port
     point, seeding, own = range(port + 2, port + 5)
     torrent = Torrent("one.bin", ONE, tracker="")

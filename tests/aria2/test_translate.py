@@ -1,4 +1,4 @@
-"""Words: options for aria2, and what its error codes mean here."""
+"""Translation: our options into aria2's, and aria2's error codes into our errors."""
 
 import errno
 

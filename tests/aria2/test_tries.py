@@ -1,4 +1,4 @@
-"""What follows a failure of a download that aria2 fetches."""
+"""What happens after a failure of a download in aria2."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from support.files import MIB
 
 @pytest.fixture
 def tries() -> Tries:
-    """Those of a download that may fail three times in a row."""
+    """The tries of a download that is given up at the third failure in a row."""
     return Tries(RetryPolicy(), DownloadOptions(max_tries=3, retry_wait=0.001), "http://127.0.0.1/x")
 
 
@@ -43,7 +43,7 @@ def test_another_file_is_begun_anew_once(tries: Tries) -> None:
 def test_where_there_are_no_ranges_it_goes_on_with_one_connection(tries: Tries) -> None:
     assert _failed(tries, Kind.NO_RANGES) == Next(anew=True)
     assert tries.lanes == 1
-    # With one already it is a failure like others.
+    # With a single connection it is a failure like any other.
     assert not _failed(tries, Kind.NO_RANGES).anew
     assert (tries.retries, tries.failures) == (2, 1)
 
@@ -57,7 +57,7 @@ def test_too_many_connections_are_halved_without_counting_as_failures(tries: Tri
             break
     assert lanes == [8, 4, 1]
     assert (tries.retries, tries.failures) == (3, 0)
-    # A server to which even one is too many is tried again for a while, and then given up.
+    # A server that refuses even one connection is tried again for a while, and then given up.
     _failed(tries, Kind.TOO_MANY_LANES, connections=1)
     _failed(tries, Kind.TOO_MANY_LANES, connections=1)
     with pytest.raises(DownloadError, match="it broke"):

@@ -1,4 +1,4 @@
-"""Halting, going on, removing: the verbs of the backend, and what they leave on the disk."""
+"""Halting, resuming and removing downloads: the backend's operations, and what they leave on disk."""
 
 import functools
 import json
@@ -58,7 +58,7 @@ def test_a_halted_download_goes_on_where_it_was(desk: Desk, server: MisbehavingS
     assert target.read_bytes() == content(SIZE)
     assert names(target.parent) == ["file.bin"]
     assert abs(result.resumed - kept) < MIB
-    # aria2 may ask for more than it takes, but never for the half that is there.
+    # aria2 may request more than it uses, but never the half that is already on disk.
     assert server.bytes_sent < SIZE - kept + 4 * MIB
 
 

@@ -1,4 +1,4 @@
-"""One file is one version of it, of the URL that was asked for: aria2 itself compares neither validators nor bytes."""
+"""A file never mixes two versions, and comes from the given URL. aria2 itself compares neither validators nor bytes."""
 
 import functools
 import hashlib
@@ -42,7 +42,7 @@ def _steps(route: str, **parameters: Any) -> str:
 
 
 def _paused(desk: Desk, server: MisbehavingServer, target: Path, now: str, then: str, **options: Any) -> Download:
-    """A download that was stopped after some MiB of ``now``; the next requests get ``then``."""
+    """A download that was stopped after some MiB of ``now``. Its next requests get ``then``."""
     steps = "|".join([now] * 3)
     url = server.url("/script/x", size=SIZE, steps=steps, then=then)
     download = desk.begin(url, target, split=1, **options)
@@ -54,7 +54,7 @@ def _paused(desk: Desk, server: MisbehavingServer, target: Path, now: str, then:
 
 
 def _spend(url: str) -> None:
-    """One request, which takes a step of the script."""
+    """Make a request that uses up a step of the script."""
     request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
     with urllib.request.urlopen(request) as answer:
         answer.read()
@@ -89,7 +89,7 @@ def test_a_strong_etag_that_disappears_is_another_version(desk: Desk, server: Mi
     assert target.read_bytes() == content(SIZE)
 
 
-# ---- A whole part --------------------------------------------------------------------------------------------------
+# ---- A complete part file ------------------------------------------------------------------------------------------
 
 
 def test_a_whole_part_is_published_only_when_the_server_has_confirmed_it(
@@ -101,7 +101,7 @@ def test_a_whole_part_is_published_only_when_the_server_has_confirmed_it(
     with pytest.raises(DownloadError):
         desk.wait(download)
     assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
-    with pytest.raises(DownloadError):  # it still cannot be asked
+    with pytest.raises(DownloadError):  # the server still cannot confirm it
         desk.wait(desk.begin_again(download))
     assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
     assert desk.wait(desk.begin_again(download)).resumed == SIZE
@@ -148,7 +148,7 @@ def _have_the_host_rest(desk: Desk, url: str) -> None:
 def test_what_comes_after_an_interruption_on_the_way_is_a_further_response(
     own_desk: Desk, server: MisbehavingServer, target: Path, interrupt: Callable[[Desk, str], None]
 ) -> None:
-    # The question, and what aria2 asks for; nothing tells the versions apart but their bytes.
+    # The first request and aria2's get the old version. Only the bytes of the versions differ.
     old = _steps("slow", rate="2M", **KINDS["none"])
     url = server.url("/script/x", size=SIZE, steps=f"{old}|{old}", then=_steps("good", seed=1, **KINDS["none"]))
     download = own_desk.begin(url, target, split=1)
@@ -158,7 +158,7 @@ def test_what_comes_after_an_interruption_on_the_way_is_a_further_response(
     assert target.read_bytes() == content(SIZE, 1)
 
 
-# ---- Bodies that are not what they are said to be -------------------------------------------------------------------
+# ---- Bodies that are not what the headers say -----------------------------------------------------------------------
 
 
 def test_a_part_that_is_sent_as_the_whole_is_not_published(desk: Desk, server: MisbehavingServer, target: Path) -> None:
@@ -174,7 +174,8 @@ def test_a_part_that_is_sent_as_the_whole_is_not_published(desk: Desk, server: M
 def test_a_body_shorter_than_the_file_was_is_not_all_of_it_after_starting_over_either(
     desk: Desk, server: MisbehavingServer, target: Path, kind: str, words: str
 ) -> None:
-    # The question; what breaks off; the question again, and the file is another one; then less of it than it had.
+    # The first request; a transfer that breaks off; the first request again, which shows another file; then fewer
+    # bytes than the file had.
     first, broken = _steps("good", **KINDS[kind]), _steps("cut", after=MIB, **KINDS[kind])
     other = _steps("good", seed=1, size=SIZE + 1, **KINDS[kind])
     less = _steps("no-ranges", size=MIB, **KINDS["none"])
@@ -224,7 +225,7 @@ def test_a_mirror_with_other_bytes_is_left_out_and_named(
 def test_a_mirror_with_the_same_bytes_is_used(
     desk: Desk, server: MisbehavingServer, other_server: MisbehavingServer, target: Path
 ) -> None:
-    # By another name, for aria2 takes the ports of a host for one server.
+    # With another host name, because aria2 treats all ports of a host as one server.
     mirror = other_server.url("/good/x", size=SIZE).replace("127.0.0.1", "localhost")
     url = server.url("/shared-rate/x", size=SIZE, rate="768K")
     result = desk.fetch(url, target, mirrors=[mirror], min_split_size="1M", max_connection_per_server=2)
@@ -281,7 +282,7 @@ def test_a_mirror_does_not_undo_what_the_url_has_given(
     assert state.load(target.with_name("file.bin.part.json")).written_bytes > MIB
 
 
-# ---- What has the name already --------------------------------------------------------------------------------------
+# ---- Files that already have the name -------------------------------------------------------------------------------
 
 
 def test_a_file_of_the_same_size_and_time_is_not_the_same(
@@ -289,7 +290,7 @@ def test_a_file_of_the_same_size_and_time_is_not_the_same(
 ) -> None:
     first, second = (server.url("/good/x", size=SIZE, etag="none", id=number) for number in (1, 2))
     desk.fetch(first, target)
-    desk.fails(TargetExists, second, target)  # what was written just now from another URL
+    desk.fails(TargetExists, second, target)  # the file was just written from another URL
     monkeypatch.setattr(provenance, "_written", {})
     assert desk.fetch(second, target).already_complete
     octets = bytearray(target.read_bytes())
@@ -321,7 +322,7 @@ def test_an_empty_file_without_a_date_is_there_the_second_time(
 
 
 def _as_200(ask: Ask, reply: Reply, *, most: int = 0, bare: bool = False) -> Reply:
-    """What would be a 206 is a 200; a request without Range gets ``most`` bytes in the same way."""
+    """Sends a 206 response with status 200. A request without Range gets only ``most`` bytes, if that is given."""
     if most and reply.status == HTTPStatus.OK and ask.method == "GET":
         reply.body = reply.body[:most]
         reply.headers["Content-Range"] = f"bytes 0-{most - 1}/{ask.common.size}"
