@@ -1,4 +1,4 @@
-"""Fixtures of the command line's tests."""
+"""Fixtures for the tests of the command line."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A directory to be in that holds nothing."""
+    """An empty directory in which the command runs."""
     directory = tmp_path / "place"
     directory.mkdir()
     return directory

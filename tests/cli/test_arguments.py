@@ -1,4 +1,4 @@
-"""What the command line makes of what is typed."""
+"""How command-line arguments are parsed."""
 
 import dataclasses
 import inspect
@@ -19,12 +19,12 @@ DIGEST = "sha-256=" + "0" * 64
 
 @pytest.fixture(autouse=True)
 def _no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tester's own plays no part."""
+    """Keep the user's own configuration file out of the tests."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-configuration"))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What is said about a wrong command line, after checking that it is said as promised."""
+    """Parse a wrong command line, and return the message after checking its form and the exit status."""
     with pytest.raises(SystemExit) as ended:
         parse(words)
     assert ended.value.code == USAGE_ERROR
@@ -142,7 +142,7 @@ def test_as_many_at_once_as_a_managers_default() -> None:
 def test_every_option_of_a_download_can_be_typed() -> None:
     typed = {action.dest for action in make_parser()._actions}
     fields = {field.name for field in dataclasses.fields(DownloadOptions)}
-    assert fields - typed == {"refresh_url", "auth"}  # a function, and two options in one
+    assert fields - typed == {"refresh_url", "auth"}  # auth is two options on the command line
 
 
 def test_mirrors_of_github_need_a_rule(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +191,7 @@ def _switches() -> list[Switch]:
 def test_every_switch_is_turned_on_and_off_in_each_way(switch: Switch, capsys: pytest.CaptureFixture[str]) -> None:
     """``--name``, ``--no-name``, and each with ``=true`` and ``=false``."""
     if "--help" in switch.shown or "--continue" in switch.shown:
-        return  # see below
+        return  # tested below
     positive = next(name for name in switch.option_strings if name.startswith("--") and name[:5] != "--no-")
     negative = f"--no-{positive[2:]}"
     ways: dict[bool, list[str]] = {
@@ -343,7 +343,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("words", [["--help"], ["-i", "/no/such/file"], ["-x", "0", URL]])
 def test_what_needs_no_engine_is_quick_to_start(words: list[str]) -> None:
-    """Nothing heavy is imported to say how the command is used."""
+    """Help and usage errors import nothing heavy."""
     script = (
         "import sys; from rangefetch.cli.main import run\n"
         "try: run()\n"

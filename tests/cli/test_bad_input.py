@@ -1,4 +1,4 @@
-"""Whatever is wrong is one line that names the URL and what it is, and leaves nothing that looks finished."""
+"""Each error is one line that names the URL and the problem, and leaves no file that looks finished."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ SIZE = 1 << 20
 
 
 def fails(said: subprocess.CompletedProcess[str], status: int, *words: str) -> str:
-    """The only line about an error, which has these words in it."""
+    """Check that the command failed with a single error line that contains ``words``, and return the line."""
     assert said.returncode == status, said.stderr
     assert said.stdout == ""
     [line] = errors(said)
@@ -140,7 +140,7 @@ def test_a_body_that_is_shorter_than_promised(server: MisbehavingServer, place: 
         server_url = server.url("/cut/file.bin", size=SIZE, after=1000, ranges=0)
         url = server_url if route == "chunked" else url
     said = run(place, url, *QUICK)
-    if said.returncode == 0:  # a complete answer of another length is the file that there is
+    if said.returncode == 0:  # complete by its own Content-Length, so it is the file
         assert route == "no-ranges"
         assert (place / "file.bin").read_bytes() == content(SIZE)[:-7]
     else:

@@ -1,4 +1,4 @@
-"""The configuration file: what it may say, where it is, and what is said about a wrong one."""
+"""The configuration file: what it may contain, where it is, and the messages about a wrong one."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ URL = "https://example.org/file.bin"
 
 @pytest.fixture
 def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the file is looked for; there is none yet."""
+    """The path of the configuration file, which does not exist yet."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "rangefetch").mkdir()
     return tmp_path / "rangefetch" / "config.toml"

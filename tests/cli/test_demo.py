@@ -1,4 +1,4 @@
-"""``make run``: what a newcomer sees first."""
+"""``make run``, the first thing that a newcomer sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown, given what is going on."""
+"""What the command displays, given the progress of its downloads."""
 
 import io
 import os
@@ -21,20 +21,20 @@ GIB = 1 << 30
 
 
 class Terminal(io.StringIO):
-    """A place to write to that says that it is a terminal."""
+    """A text buffer that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
     @property
     def text(self) -> str:
-        """What was written, without what moves the cursor or colours."""
+        """What was written, without escape sequences for cursor and colours."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue())
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """A terminal of 100 columns, to be made stderr: pytest puts its own there before each test."""
+    """A terminal of 100 columns. Tests redirect stderr to it themselves: pytest replaces stderr before each test."""
     for name, value in {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "24"}.items():
         monkeypatch.setenv(name, value)
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
@@ -210,7 +210,7 @@ def test_plain_sums_up_now_and_then(capsys: pytest.CaptureFixture[str], monkeypa
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     plain = Plain()
-    for _ in range(24):  # at 0.5 s each
+    for _ in range(24):  # one update every 0.5 s
         now += 0.5
         plain.update({URL: progress()})
     assert capsys.readouterr().err.count("25 %") == 2
@@ -331,7 +331,7 @@ def test_plain_explains_what_a_file_waits_for_once_that_lasts(
     monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     with Plain(explains=True) as plain:
         for clock[0], connections, words in (
-            (0.1, 0, "the disk"),  # for a moment
+            (0.1, 0, "the disk"),  # too short to be reported
             (0.2, 8, "8 transfers"),
             (1.0, 0, "the time of the next try"),
             (2.9, 0, "the time of the next try"),

@@ -1,4 +1,4 @@
-"""The whole program as a user runs it: what it fetches, says and returns."""
+"""The whole program as a user runs it: files, output and exit status."""
 
 import contextlib
 import hashlib
@@ -58,7 +58,7 @@ def test_options_say_where_how_and_what(server: MisbehavingServer, place: Path) 
 
 @pytest.mark.parametrize("options", [[], ["-j", 1], ["--backend", "aria2"]])
 def test_two_urls_of_one_name_are_not_one_file(server: MisbehavingServer, place: Path, options: list[object]) -> None:
-    # In the second one everything but the bytes is as in the first.
+    # The two responses differ only in a header that says nothing about the file.
     urls = [server.url(f"/good/{n}/data.bin", size=SIZE, id=str(n), header=f"X-Is: {n}") for n in (1, 2)]
     said = run(place, *options, *urls)
     assert said.returncode != 0
@@ -88,7 +88,7 @@ def test_what_is_complete_is_not_fetched_again(server: MisbehavingServer, place:
     assert (said.returncode, said.stdout) == (0, f"{place / 'file.bin'}\n")
     assert "file.bin: already complete" in said.stderr
     server.wait_idle()
-    assert server.bytes_sent < 12 << 20  # what is under way before the name is known, not the file
+    assert server.bytes_sent < 12 << 20  # only data that was in flight before the name was known
 
 
 def test_a_mirror_helps_out(server: MisbehavingServer, other_server: MisbehavingServer, place: Path) -> None:
@@ -118,7 +118,7 @@ def test_json_has_the_same_facts_of_each_file(server: MisbehavingServer, place: 
     assert all(facts <= set(each) for each in told.values())
     done, missing, refused = (told[url] for url in urls)
     assert (done["status"], done["error"], done["errorType"], done["httpStatus"]) == ("complete", None, None, None)
-    # One may be used for both.
+    # Both requests may use the same connection.
     assert done["connections"] + missing["connections"] in (1, 2)
     assert (missing["status"], missing["errorType"], missing["httpStatus"]) == ("error", "HttpStatusError", 404)
     assert (refused["status"], refused["errorType"], refused["httpStatus"]) == ("error", "ConnectionFailed", None)
@@ -214,7 +214,7 @@ def test_a_terminal_may_shrink_and_grow(server: MisbehavingServer, place: Path) 
             until = time.monotonic() + 0.4
             while (left := until - time.monotonic()) > 0 and select.select([main_end], [], [], left)[0]:
                 shown += os.read(main_end, 1 << 16)
-        with contextlib.suppress(OSError):  # the other end is closed
+        with contextlib.suppress(OSError):  # the terminal's other end is closed
             while data := os.read(main_end, 1 << 16):
                 shown += data
         assert process.wait(60) == 0
@@ -304,7 +304,7 @@ def test_the_trace_has_what_was_fetched_to_compare(server: MisbehavingServer, pl
     for _ in range(2):
         assert run(place, "--trace", "trace", url).returncode == 0
     lines = [json.loads(line) for line in (place / "trace").read_text().splitlines()]
-    # All requests, those before publishing and those that found the file to be there already.
+    # All requests: those of the download, and those of the second run that found the file complete.
     assert len(lines) == len(server.requests)
     assert {line["url"] for line in lines} == {url}
 
@@ -335,7 +335,7 @@ def test_a_password_is_never_shown(server: MisbehavingServer, place: Path, json_
 
 
 def _on_a_terminal(directory: Path, *words: object, **changes: str) -> tuple[int, str, str]:
-    """The program with stderr on a pseudo-terminal: exit status, stdout, what the terminal got."""
+    """Run the program with stderr on a pseudo-terminal. Returns exit status, stdout, and the terminal's output."""
     screen, terminal = os.openpty()
     with subprocess.Popen(
         command(*words),
@@ -352,7 +352,7 @@ def _on_a_terminal(directory: Path, *words: object, **changes: str) -> tuple[int
         while time.monotonic() < deadline_s and select.select([screen], [], [], 10)[0]:
             try:
                 more = os.read(screen, 1 << 16)
-            except OSError:  # Linux says so that nobody has the other end any more
+            except OSError:  # on Linux: every descriptor of the other end is closed
                 break
             if not more:
                 break
@@ -369,7 +369,7 @@ def test_a_terminal_has_a_live_bar(server: MisbehavingServer, place: Path, liste
     status, out, shown = _on_a_terminal(place, *(["-i", "list"] if listed else [url]), "-x", 4, "-k", "256K")
     assert status == 0, shown
     assert str(place / "file.bin") in out.splitlines()
-    assert shown.count("\x1b[2K") > 2  # drawn again and again
+    assert shown.count("\x1b[2K") > 2  # redrawn several times
     assert "━" in shown
     assert re.search(r"\x1b\[[0-9;]*3[0-9]", shown)
     if listed:

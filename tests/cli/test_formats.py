@@ -1,7 +1,7 @@
-"""``-i``: the same list in each format, compressed or not, gives the same files.
+"""``-i``: the same list gives the same files in every format, compressed or not.
 
-``make test`` tries each format plain and in one of the compressed forms, ``make torture`` (``RANGEFETCH_TORTURE=1``)
-in all.
+``make test`` tries each format uncompressed and with one compression; ``make torture`` (``RANGEFETCH_TORTURE=1``)
+tries all combinations.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OCTETS = {name: content(size, number) for number, (name, size) in enumerate(zip(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a directory with the files that the manifests list."""
+    """The URL of a directory that holds the files listed in the manifests."""
     root = tmp_path_factory.mktemp("root")
     (root / "d").mkdir()
     for name, octets in OCTETS.items():
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(root)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def manifest_of(name: str, folder: str, place: Path) -> bytes:
-    """A list of the files in one format, with their digests as they are."""
+    """A list of the files in one format, with their real URLs and digests."""
     if name == "parquet":
         pyarrow = pytest.importorskip("pyarrow", reason="the package pyarrow is not installed")
         parquet = pytest.importorskip("pyarrow.parquet", reason="the package pyarrow is not installed")

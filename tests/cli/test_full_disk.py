@@ -1,4 +1,4 @@
-"""A disk that is full stops the command's list with one line, and the same command goes on when there is room."""
+"""A full disk stops a list with one error line, and the same command continues when there is room."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.files import MIB, names
 SMALL = 100_000
 FIT = 8 * MIB // SMALL
 AT_WORK = 512
-"""Requests for downloads that were asked for when the first of them has failed: 256, each perhaps twice."""
+"""The most requests by downloads that had started when the first one failed: 256, perhaps with two requests each."""
 
 
 def listed(server: MisbehavingServer, place: Path, count: int) -> None:
@@ -24,7 +24,7 @@ def listed(server: MisbehavingServer, place: Path, count: int) -> None:
 
 
 def whole(directory: Path) -> list[str]:
-    """The files that are there, each with what it should have."""
+    """The names of the files in the directory, after checking that each has the right content."""
     found = names(directory)
     for name in found:
         assert (directory / name).read_bytes() == content(SMALL, int(name[:4]) % 7)

@@ -1,4 +1,4 @@
-"""Stopping the program in the middle: it saves, says how to go on, and the same command does."""
+"""Interrupting the program: it saves its state and says how to continue, and the same command continues."""
 
 import fcntl
 import json
@@ -24,7 +24,7 @@ RATE = "6M"
 
 
 def slow_then_fast(server: MisbehavingServer) -> str:
-    """6 MiB a second for the first few requests, so that a test can stop it; what comes later is quick."""
+    """A URL whose responses share a rate of 6 MiB/s, so that a test has time to stop the download."""
     return server.url("/shared-rate/file.bin", size=SIZE, rate=RATE)
 
 
@@ -33,7 +33,7 @@ def arrived(server: MisbehavingServer, at_least: int) -> None:
 
 
 def resumed_bytes(server: MisbehavingServer, place: Path, words: Sequence[object]) -> int:
-    """Run the same command again, to its end: how much of the file it did not ask for."""
+    """Run the same command again to its end, and return how many bytes of the file it did not need to fetch."""
     assert names(place) == ["file.bin.part", "file.bin.part.json"]
     server.wait_idle()
     server.clear()
@@ -42,7 +42,7 @@ def resumed_bytes(server: MisbehavingServer, place: Path, words: Sequence[object
     assert (place / "file.bin").read_bytes() == content(SIZE)
     assert names(place) == ["file.bin"]
     resumed = int(json.loads(said.stdout)["resumed"])
-    # No more than the rest; the ends of a few ranges may have been asked for twice.
+    # Only the rest was fetched, except that the ends of a few ranges may have been requested twice.
     assert server.bytes_sent <= SIZE - resumed + 2 * MIB
     return resumed
 
@@ -99,20 +99,20 @@ def test_a_signal_in_the_middle_of_a_list(server: MisbehavingServer, place: Path
         before = len({request.path for request in server.requests})
         seconds, out, err = end_by(process, signal.SIGINT)
     assert process.returncode == 130
-    # What had ended was told as it came.
+    # Only complete files were printed.
     assert set(out.splitlines()) <= {str(place / f"quick-{number}.bin") for number in range(20)}
     assert seconds < AT_ONCE
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith(
         "rangefetch: interrupted; run the same command again to continue: 20 of 50 files done"
     )
-    # The end of one must not have been the beginning of the next.
+    # Stopping one download must not start the next.
     assert len({request.path for request in server.requests}) <= before + 4
     assert not [name for name in names(place) if name.startswith("slow-") and name.endswith(".bin")]
 
 
 def _unread_bytes(pipe: int) -> int:
-    """How many bytes are in the pipe (FIONREAD, ioctl_tty(2))."""
+    """The number of unread bytes in the pipe (FIONREAD, ioctl_tty(2))."""
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
@@ -135,7 +135,7 @@ def test_a_signal_while_a_list_comes_in(place: Path) -> None:
 def test_a_signal_that_was_ignored_when_it_started_stays_so(
     server: MisbehavingServer, place: Path, number: signal.Signals
 ) -> None:
-    """As under ``nohup``, and in the background of a script, where SIGINT is ignored."""
+    """``nohup`` ignores SIGHUP, and a script ignores SIGINT for commands that it runs in the background."""
     words = command(slow_then_fast(server), "-x", 4, "-o", "file.bin")
     ignore = f"signal.signal({int(number)}, signal.SIG_IGN)"
     ignoring = f"import os, signal, sys; {ignore}; os.execv(sys.argv[1], sys.argv[1:])"
@@ -157,7 +157,7 @@ def test_a_signal_that_was_ignored_when_it_started_stays_so(
 
 @pytest.mark.parametrize("option", ["--quiet", "--durable", "--max-download-limit=1M"])
 def test_a_signal_ends_a_list_of_100_000_at_once(place: Path, option: str) -> None:
-    """Also where no file can be fetched as a small one."""
+    """Also with ``--durable`` and with a limit, which rule out small files."""
     with CountingServer() as server:
         (place / "list").write_text("\n".join(server.url(f"{number:06}.bin") for number in range(100_000)))
         with started(place, ["-i", "list", "-d", "into", option]) as process:

@@ -1,4 +1,4 @@
-"""``-i FILE``: many URLs, of which some may fail."""
+"""``-i FILE``: many URLs, some of which may fail."""
 
 import contextlib
 import gzip
@@ -24,7 +24,7 @@ COUNT = 200
 
 @pytest.fixture
 def urls(server: MisbehavingServer) -> list[str]:
-    """Many small files of which every 40th is not there."""
+    """Many small files; every 40th does not exist."""
     return [
         server.url(f"/status/bad-{number}.bin", code=404)
         if number % 40 == 7
@@ -55,7 +55,7 @@ def test_many_small_files_and_some_failures(place: Path, urls: list[str], from_s
 
 
 def test_a_list_has_the_patience_of_a_single_url(server: MisbehavingServer, place: Path) -> None:
-    """Nobody has given a number of tries, so a host that has answered may fail for longer than the default's."""
+    """Without ``--max-tries``, a host that has answered may fail more often than the default number of tries."""
     urls = [server.url("/good/x", size=1000), server.url("/status/y", code=503, size=1000, times=7)]
     (place / "list").write_text("\n".join(urls))
     said = run(place, "-q", "--retry-wait=0.2", "-i", "list")
@@ -86,7 +86,7 @@ def test_results_are_said_as_they_come(
     with started(place, ["--json", "-i", "list"]) as process:
         assert process.stdout is not None
         told = [json.loads(process.stdout.readline())]
-        # The other one cannot end before this.
+        # The slow file cannot end before the valve opens.
         valve.open()
         told.append(json.loads(process.stdout.readline()))
         assert process.wait(timeout=30) == 0
@@ -121,7 +121,7 @@ def test_an_overall_limit_holds_for_small_files(server: MisbehavingServer, place
     urls = [server.url(f"/good/{number}.bin", size="64K", seed=number) for number in range(24)]
     said = run(place, "--json", "-i", "-", "--max-overall-download-limit", "1M", stdin="\n".join(urls))
     assert said.returncode == 0, said.stderr
-    # 1.5 MiB in all, of which the first second's may come at once.
+    # 1.5 MiB in all; the first second's share (1 MiB) may arrive at once.
     begun = [request.time for request in server.requests]
     assert max(begun) - min(begun) > 0.3
 

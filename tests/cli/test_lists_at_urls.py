@@ -1,4 +1,4 @@
-"""A manifest at a URL: how it is asked for, and the pages that follow."""
+"""A manifest at a URL: the request for it, and the pages that follow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tree(first: int, count: int) -> list[dict[str, object]]:
 
 
 def in_pages(total: int, *, elsewhere: str = "", circle: bool = False) -> ScriptedServer:
-    """A server of a tree; the page after one is where its Link field says."""
+    """A server that sends a tree in pages; the Link field of each page leads to the next."""
 
     def script(asked: Asked) -> Answer:
         cursor = re.search(r"cursor=(\d+)", asked.path)
@@ -75,7 +75,7 @@ def test_it_is_asked_for_with_the_options_of_the_command(place: Path) -> None:
         words = ("-d", "out", "-H", "X-Token: s3cret", "-U", "me/1", "--checksum", f"md5={'0' * 32}")
         assert run(place, "-i", server.url("list"), *words[:6]).returncode == 0
         assert (place / "out" / "file").read_bytes() == b"the file"
-        # What is said of the file is not said of its list.
+        # The checksum option applies to the file, not to the list.
         (place / "out" / "file").unlink()
         said = run(place, "-i", server.url("list"), *words)
         assert said.returncode == 1
@@ -84,7 +84,7 @@ def test_it_is_asked_for_with_the_options_of_the_command(place: Path) -> None:
 
 
 def test_a_proxy_of_the_command_is_that_of_its_list_too(place: Path) -> None:
-    """Nobody but the proxy knows the name."""
+    """Only the proxy knows the host name."""
     with ScriptedServer(lambda asked: Answer(b"http://nowhere.invalid/file\n")) as proxy:
         said = run(place, "-i", "http://nowhere.invalid/list", "-d", "out", "--all-proxy", proxy.url(""))
         assert said.returncode == 0, said.stderr

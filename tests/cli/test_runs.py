@@ -1,4 +1,4 @@
-"""``--run FILE``: a list that is stopped at any moment and resumed, and what its ledger says."""
+"""``--run FILE``: a list that can be stopped at any moment and resumed, and the contents of its ledger."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_what_is_complete_is_not_asked_for_again(server: MisbehavingServer, plac
     again = run(place, *WORDS)
     assert len(server.requests) - asked < 10
     assert (place / "out" / "7.bin").read_bytes() == content(SMALL, 7)
-    # Somebody else's file has the name.
+    # The truncated 8.bin counts as somebody else's file that has the name.
     assert again.returncode == 1
     assert "; 148 complete before; 1 failed" in again.stderr
     (place / "out" / "8.bin").unlink()
@@ -102,7 +102,7 @@ def test_a_ledger_that_does_not_fit_is_one_line_and_is_left_as_it_is(server: Mis
     refused("another list", "-i", "other", "-d", "out", "--run", "run.db")
     refused("its files are in", "-i", "list", "-d", "elsewhere", "--run", "run.db")
     refused("another list", *WORDS, "--name", "{index}")
-    # A pipe is known by its lines alone.
+    # A list from a pipe is recognised only by its lines.
     said = run(place, "-i", "-", *WORDS[2:], stdin=(place / "other").read_text())
     assert said.returncode == 2
     assert "another list" in said.stderr
@@ -182,7 +182,7 @@ def test_what_a_ledger_says(server: MisbehavingServer, place: Path) -> None:
 def test_a_ledger_that_cannot_be_written_any_more_ends_the_run_in_one_line(
     server: MisbehavingServer, place: Path, small_disk: Path
 ) -> None:
-    """Its disk is full. What was fetched stays, and the next run goes on."""
+    """The ledger's disk is full. Fetched files stay, and the next run continues."""
     urls = [f"{url_of(server, seed)}&id={'x' * 6000}" for seed in range(1500)]
     listed(place, urls)
     words = ("-i", "list", "-d", "out", "--run", small_disk / "run.db", "-q")

@@ -1,4 +1,4 @@
-"""``--into-tar``: small files in tar files as WebDataset reads them."""
+"""``--into-tar``: small files are put into tar files that WebDataset can read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORDS = ("-i", "list", "-d", "out", "--run", "run.db", "--into-tar", "shard-{:03
 
 
 def listed(server: MisbehavingServer, place: Path, count: int = COUNT) -> dict[str, bytes]:
-    """A table of so many files; what is to be in the shards."""
+    """Write a table of ``count`` files, and return the members that the shards must have."""
     lines = ["url,path,sha256,caption"]
     found = {}
     for number in range(count):
@@ -47,8 +47,8 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
 
 
 def grouped(path: Path) -> list[dict[str, str | bytes]]:
-    """The samples of a shard by WebDataset's rule: members that follow each other and have the same key, which is all
-    before the first dot of the last part of their name."""
+    """The samples of a shard, grouped by WebDataset's rule: consecutive members with the same key, which is the name up
+    to the first dot in its last component."""
     samples: list[dict[str, str | bytes]] = []
     for info, octets in members(path):
         match = re.fullmatch(r"((?:.*/|)[^.]+)[.]([^/]*)", info.name)
@@ -119,7 +119,7 @@ def test_what_webdataset_makes_of_it(server: MisbehavingServer, place: Path) -> 
         assert told["caption"] == f"picture {int(str(sample['__key__']).partition('/')[2])}"
         assert told["url"].startswith(server.url("/good/x"))
     pytest.importorskip("webdataset", reason="the package webdataset, which is to read them, is not installed")
-    # In a process of its own: it leaves files open.
+    # In a separate process, because webdataset leaves files open.
     done = subprocess.run(
         [sys.executable, "-c", READER, *map(str, shards)], capture_output=True, text=True, check=True, timeout=120
     )
@@ -157,7 +157,7 @@ def test_what_cannot_be_used_is_one_line(server: MisbehavingServer, place: Path)
     assert run(place, "-i", "list", "--into-tar", "{}.tar").returncode == 2
     assert run(place, server.url("/good/x"), "--into-tar", "{}.tar").returncode == 2
     assert run(place, "-i", "list", "--run", "run.db", "--tar-count", "3").returncode == 2
-    # Somebody's own, which is left as it is.
+    # A file of the user's own is left as it is.
     (place / "out").mkdir()
     (place / "out" / "shard-000.tar").write_bytes(b"mine")
     said = run(place, *WORDS)
@@ -199,7 +199,7 @@ def test_what_was_put_into_shards_is_verified(server: MisbehavingServer, place: 
         octet = file.read(1)
         file.seek(row.offset + 1000)
         file.write(bytes([octet[0] ^ 1]))
-    # Without, only its size is looked at.
+    # Without --verify, only the shard's size is checked.
     assert run(place, *words).returncode == 0
     assert len(server.requests) == asked
     said = run(place, *words, "--verify")

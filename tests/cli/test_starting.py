@@ -1,4 +1,4 @@
-"""A small file is not worth a long start: what only some downloads need is loaded by those that need it."""
+"""A small file is not worth a slow start: modules that only some downloads need are loaded by those downloads."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ HEAVY = {
     *("rangefetch.aio", "rangefetch.aria2.backend", "rangefetch.bulk", "rangefetch.native.task"),
     *("rangefetch.running", "rangefetch.session", "sqlite3", "tomllib"),
 }
-# Not hashlib: what is kept of a URL with a query is a hash of it.
+# hashlib is not in HEAVY: of a URL with a query, a hash is saved.
 MOST_MODULES = 176
-"""One of them takes a quarter of a millisecond, ours and Python's alike; there were 188 when this was written."""
+"""Loading a module takes about a quarter of a millisecond, whether it is one of ours or of Python's."""
 
 RUN = """
 import sys
@@ -45,7 +45,7 @@ def test_a_small_file_loads_nothing_heavy(server: MisbehavingServer, place: Path
 
 
 def test_a_list_of_urls_loads_little_more(server: MisbehavingServer, place: Path) -> None:
-    """Of the formats its own, and of what other packages have added nothing: to look for them takes 20 ms."""
+    """Loads only the format of URL lists, and does not search for formats of other packages, which takes 20 ms."""
     (place / "list").write_text(
         f"# two of them\n{server.url('/good/a.bin', size=16384)}\n\n{server.url('/good/b.bin')}\n"
     )
@@ -70,7 +70,7 @@ def test_a_warning_is_heard_although_logging_comes_with_it(server: MisbehavingSe
 
 
 def test_a_program_that_does_not_log_hears_warnings_on_stderr(server: MisbehavingServer, place: Path) -> None:
-    """As ``logging`` has it where nothing was configured."""
+    """``logging`` prints warnings to stderr when it has not been configured."""
     (place / "cookies").write_text("a.example\tFALSE\t/\tFALSE\t0\tname\tvalue\nno cookie\n")
     done = children.run(
         """
@@ -86,7 +86,7 @@ def test_a_program_that_does_not_log_hears_warnings_on_stderr(server: Misbehavin
 
 
 def test_a_collection_of_garbage_still_comes(place: Path) -> None:
-    """The command puts it off while it starts; a long list must not grow without bounds."""
+    """The command delays collections while it starts, but memory must not grow without bounds in a long list."""
     done = children.run(
         """
         import gc, os, sys

@@ -1,4 +1,4 @@
-"""The command where the machine lacks something: letters, a home, descriptors, threads, file systems."""
+"""The command on machines that lack something: letters, a home, descriptors, threads, file systems."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from support.files import names
 SIZE = 3000
 NAME = "naïve€.bin"
 PATH = "/good/na%C3%AFve%E2%82%AC.bin"
-# As programs are started by cron, in containers, and where somebody has turned UTF-8 off.
+# The locale of programs started by cron or in containers, with Python's UTF-8 mode and locale coercion turned off.
 C_LOCALE: dict[str, Any] = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 LOCALES: list[Any] = [
     pytest.param({"LC_ALL": "C"}, id="C"),
@@ -90,7 +90,7 @@ def test_a_large_file_resumes_under_such_a_name(server: MisbehavingServer, place
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("listed", [False, True])
 def test_closed_descriptors(server: MisbehavingServer, place: Path, closed: str, listed: bool) -> None:
-    """What is opened next has their numbers: nothing that is said may end up in a file or at a server."""
+    """Files and sockets opened later get the closed numbers, so no message may end up in a file or at a server."""
     urls = [server.url("/good/a.bin", size=SIZE), server.url("/good/b.bin", size="9M", seed=1)]
     urls.append(server.url("/status/c.bin", code=404))
     (place / "list").write_text("\n".join(urls))
@@ -120,7 +120,7 @@ def test_a_home_that_is_none(server: MisbehavingServer, place: Path, home: str) 
 
 
 def test_a_user_without_an_entry_and_without_a_home(server: MisbehavingServer, place: Path) -> None:
-    """As containers start programs under a number that nobody has."""
+    """Containers start programs like this, under a user id that no user has."""
     place.chmod(0o777)
     for words in ([], ["--netrc"]):
         said = _as_nobody(place, server.url("/good/x", size=SIZE), *words)
@@ -131,7 +131,7 @@ def test_a_user_without_an_entry_and_without_a_home(server: MisbehavingServer, p
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A directory that everybody may reach, and write to."""
+    """A directory that everybody can reach and write to."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o777)
         yield Path(directory)
@@ -167,7 +167,7 @@ def test_no_temporary_directory(server: MisbehavingServer, place: Path, aria2c: 
 @pytest.mark.parametrize("missing", ["/proc", "/dev/shm", "/dev"])
 @pytest.mark.parametrize("listed", [False, True])
 def test_file_systems_that_are_not_there(server: MisbehavingServer, place: Path, missing: str, listed: bool) -> None:
-    """An empty one that cannot be written is in their place."""
+    """An empty, read-only file system is mounted over each of them."""
     urls = [server.url("/good/a.bin", size=SIZE), server.url("/good/b.bin", size="9M", seed=1)]
     (place / "list").write_text("\n".join(urls))
     hidden = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o ro none {missing} && exec "$@"', "sh"]
@@ -205,7 +205,7 @@ def test_aria2_says_that_it_needs_proc(server: MisbehavingServer, place: Path, a
     assert done.stderr == "rangefetch: the aria2 backend needs /proc, which is not mounted here\n"
 
 
-# ---- A directory that is gone --------------------------------------------------------------------------------------
+# ---- A current directory that was removed --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", ["native", "aria2"])
@@ -213,7 +213,7 @@ def test_aria2_says_that_it_needs_proc(server: MisbehavingServer, place: Path, a
 def test_a_current_directory_that_is_gone(
     server: MisbehavingServer, place: Path, aria2c: Path, backend: str, listed: bool
 ) -> None:
-    """What is written elsewhere needs none; else that is said in one line."""
+    """Downloads into another directory do not need it; for others, the error is one line."""
     (place / "list").write_text(server.url("/good/x", size=SIZE))
     words = ["--backend", backend, *(["-i", place / "list"] if listed else [server.url("/good/x", size=SIZE)])]
     left = place / "left"
@@ -235,11 +235,11 @@ def test_a_current_directory_that_is_gone(
 
 @pytest.mark.parametrize("listed", [False, True])
 def test_few_threads_are_enough_or_that_is_said(server: MisbehavingServer, place: Path, listed: bool) -> None:
-    """The limit (``ulimit -u``) is of a user, of whom this command is all there is."""
+    """The limit (``ulimit -u``) applies to a user, here one who runs nothing but this command."""
     place.chmod(0o777)
     url = server.url("/good/x", size=SIZE)
     outcomes = set()
-    for most in range(1, 11):  # that of a pipe is one more
+    for most in range(1, 11):  # reading the list from a pipe takes one more thread
         out = _open(place / str(most))
         said = _as_nobody(place, *(["-i", "-"] if listed else [url]), "-d", out, threads=most, stdin=url)
         outcomes.add(said.returncode)
@@ -252,11 +252,11 @@ def test_few_threads_are_enough_or_that_is_said(server: MisbehavingServer, place
     assert outcomes == {0, 1}
 
 
-# ---- Somebody else -----------------------------------------------------------------------------------------------
+# ---- Another user ------------------------------------------------------------------------------------------------
 
 
 def _open(directory: Path) -> Path:
-    """A directory that everybody may write to."""
+    """Make a directory that everybody can write to."""
     directory.mkdir()
     directory.chmod(0o777)
     return directory
@@ -265,18 +265,19 @@ def _open(directory: Path) -> Path:
 def _as_nobody(
     place: Path, *words: object, reads_all: bool = True, threads: int = 0, stdin: str = "", **changes: str
 ) -> subprocess.CompletedProcess[str]:
-    """The command as a user without an entry, a group, a home and, but for files that it may read all, any rights."""
+    """Run the command as a user without passwd entry, groups, home or capabilities, except that it can read all files
+    if ``reads_all``."""
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("only root may become another user (setpriv)")
     variables = {name: value for name, value in environment(place, **changes).items() if changes or name != "HOME"}
     rights = "-all,+dac_read_search"
-    # A limit on threads is a user's: no other test may run as this one meanwhile.
+    # A limit on threads applies to the user, so no other test may use this id at the same time.
     number = 54321 + os.getpid() % 10_000
     user = ["setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups"]
     more = [f"--inh-caps={rights}", f"--ambient-caps={rights}", f"--bounding-set={rights}"]
     program = command(*words)
     if not reads_all:
-        # The modules are where only root may read: they are loaded before that is given up.
+        # Only root can read the modules' directory, so the program loads them before it gives up its capabilities.
         program[1:3] = ["-c", _GIVES_UP]
 
     def limit() -> None:
