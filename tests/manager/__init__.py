@@ -1,1 +1,1 @@
-"""The download manager: each of its promises, held against real downloads from servers that misbehave."""
+"""Tests of the download manager's promises, with real downloads from servers that misbehave."""

@@ -1,4 +1,4 @@
-"""Fixtures of the manager's tests."""
+"""Fixtures for the tests of the manager."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +13,6 @@ from support.stage import Stage
 
 @pytest.fixture
 def stage(server: MisbehavingServer, valve: Valve, target: Path) -> Iterator[Stage]:
-    """A manager that has one active download at a time, and downloads of it in any state."""
+    """A manager with one active download at a time, and its downloads in any state."""
     with DownloadManager(max_concurrent_downloads=1) as running:
         yield Stage(running, server, valve, target)

@@ -1,4 +1,4 @@
-"""The same verbs awaited: no thread for each download, and cancellation does what is written of it."""
+"""The manager's operations, awaited: no thread per download, and cancellation works as documented."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def run(main: Callable[[], Awaitable[T]]) -> T:
-    """On an event loop in debug mode that may be blocked for a moment only, and that reports errors."""
+    """Run ``main`` on an event loop for at most a minute; fails if the loop's exception handler is called."""
     reported: list[dict[str, Any]] = []
 
     async def guarded() -> T:
@@ -60,7 +60,7 @@ async def _status(manager: aio.DownloadManager, gid: str) -> DownloadStatus:
 async def _underway(
     server: MisbehavingServer, target: Path, **config: Any
 ) -> AsyncIterator[tuple[aio.DownloadManager, str]]:
-    """A manager, and a download of it that goes on until the valve is opened."""
+    """A manager, and a download of it that does not finish before the valve is opened."""
     async with aio.DownloadManager(**config) as manager:
         gid = await manager.download(server.url("/valve/x", size=SIZE), into(target))
         await _more_than(manager, gid, MIB)
@@ -446,7 +446,8 @@ def test_cancelling_who_fetches_many_pauses_and_saves_them(
         assert target.with_name(f"{number}.bin").read_bytes() == content(SIZE, number)
 
 
-# As a notebook's kernel has a cell cancelled: by what its handler of Ctrl-C leaves for the loop's next round.
+# A notebook's kernel cancels a cell like this: its Ctrl-C handler only schedules the cancellation for the loop's next
+# iteration.
 _CELLS: dict[str, Callable[[str, Path], Awaitable[object]]] = {
     "fetch": lambda url, target: aio.fetch(url, target),
     "fetch_many": lambda url, target: aio.fetch_many([url], target.parent),
@@ -494,7 +495,7 @@ async def _true(value: object) -> bool:
 def test_operations_use_neither_the_loops_executor_nor_its_time(
     server: MisbehavingServer, valve: Valve, target: Path
 ) -> None:
-    """Every thread of the default executor is busy, and each operation returns all the same."""
+    """Each operation returns although every thread of the default executor is busy."""
     release = threading.Event()
 
     async def operate() -> None:

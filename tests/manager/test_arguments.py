@@ -21,7 +21,7 @@ from rangefetch.transfer.retry import RetryPolicy
 from support.files import names
 from support.waiting import until
 
-URL = "http://127.0.0.1:9/x"  # where nobody listens, nor is to be asked
+URL = "http://127.0.0.1:9/x"  # nothing listens there, and nothing may connect to it
 
 NO_FUNCTION: list[Any] = [5, "print", []]
 NO_COUNT: list[Any] = [0, -1, 1_000_001, 1.5, "10", True, [1]]
@@ -96,7 +96,7 @@ FETCH_MANY: dict[str, list[Any]] = {
 
 @pytest.fixture(autouse=True)
 def _nothing_comes_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No file, no directory, no thread, and no manager of the process's that would have begun something."""
+    """Check that a refused call leaves no file, no directory, and no thread: not even the process's manager starts."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a directory").mkdir()
     (tmp_path / "a directory" / "precious").write_bytes(b"of the user's")
@@ -109,7 +109,7 @@ def _nothing_comes_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def _is_refused(call: Callable[[], object], *said: str) -> None:
-    """With one line that says of what it speaks."""
+    """Check that the call is refused with one line that starts with the name of an argument in ``said``."""
     with pytest.raises((TypeError, ValueError)) as caught:
         call()
     line = str(caught.value)
@@ -154,7 +154,7 @@ def test_a_retry_policys(name: str, value: Any) -> None:
 @_each(FETCH)
 def test_those_of_fetch(name: str, value: Any) -> None:
     given = {"url": URL, "path": "file.bin"} | {name: value}
-    # A path is two options.
+    # A path becomes two options, and the message may name either.
     said = (name, "filename", "save_dir") if name == "path" else (name,)
     _is_refused(lambda: rangefetch.fetch(**given), *said)
     _is_refused(lambda: asyncio.run(aio.fetch(**given)), *said)
@@ -211,7 +211,7 @@ def test_those_of_stream(name: str, value: Any) -> None:
 @_each(FETCH_MANY)
 def test_those_of_fetch_many(name: str, value: Any) -> None:
     given = {"items": [URL], "directory": "made"} | {name: value}
-    # Of an item it is its place.
+    # For a wrong item, the message gives its index.
     said = ("items", "items[0]") if name == "items" else (name,)
     _is_refused(lambda: rangefetch.fetch_many(**given), *said)
     _is_refused(lambda: asyncio.run(aio.fetch_many(**given)), *said)

@@ -1,4 +1,4 @@
-"""Digests: every algorithm, those that a server states, and hashing behind the bytes while they arrive."""
+"""Digests: all algorithms, digests that a server states, and hashing while the bytes arrive."""
 
 import base64
 import hashlib
@@ -49,7 +49,7 @@ def test_a_wrong_digest_is_an_error_that_names_both(server: MisbehavingServer, t
     assert names(target.parent) == ["file.bin.bad"]
 
 
-# A header that states a digest, the route, and whether it counts there.
+# A header that states a digest, the route, and whether the digest counts there.
 STATED = [
     ("Repr-Digest: sha-256=:{sha-256}:", "good", True),
     ("Repr-Digest: sha-512=:{sha-512}:", "good", True),
@@ -58,10 +58,10 @@ STATED = [
     ("Digest: SHA-256={sha-256}", "no-ranges", True),
     ("Digest: md5={md5}", "no-ranges", True),
     ("Content-MD5: {md5}", "no-ranges", True),
-    # Of an answer that is a part, these are the digest of the part, or nobody knows of what.
+    # In a partial response, these describe the part, or it is unclear what they describe.
     ("Digest: sha-256={sha-256}", "good", False),
     ("Content-MD5: {md5}", "good", False),
-    # What is no digest of the algorithm proves nothing.
+    # A malformed digest, or one of an unsupported algorithm, proves nothing.
     ("Repr-Digest: sha-256=:AAAA:", "good", False),
     ("Repr-Digest: unixsum=:{md5}:", "good", False),
     ("Content-MD5: nonsense", "no-ranges", False),
@@ -128,7 +128,7 @@ def test_the_hash_follows_the_bytes_while_they_arrive(
     times = [when for when, _ in positions]
     assert len(positions) >= 4
     assert times[-1] - times[0] > 0.8
-    # When the last piece was begun, the rest had been hashed on the way.
+    # When hashing of the last piece started, the pieces before it had already been hashed.
     assert positions[-1][1] > size // 2
     # Each byte is read once.
     assert [position for _, position in positions] == sorted({position for _, position in positions})

@@ -1,4 +1,4 @@
-"""A manager's defaults: they reach every download, whichever way its options are given."""
+"""A manager's defaults apply to every download, however its options are given."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_what_was_not_given_is_inherited_and_what_was_given_is_not(manager: Down
     url = "http://host.example/"
     for options in ({"split": 16}, DownloadOptions(split=16)):
         _, checked = downloads_of(manager).defaults.check(url, options)
-        # 16 is what it would be anywhere else, but it was asked for.
+        # 16 is the general default, but here it was given explicitly.
         assert (checked.split, checked.user_agent) == (16, AGENT)
     assert downloads_of(manager).defaults.check(url, DownloadOptions())[1].split == 3
     assert downloads_of(manager).defaults.check(url)[1].split == 3
@@ -64,7 +64,7 @@ def test_the_same_mapping_may_have_other_values_the_next_time(manager: DownloadM
         downloads_of(manager).defaults.check("http://host.example/", {"split": True})
 
 
-# ---- Every option, whichever way a download is asked for -----------------------------------------------------------
+# ---- Every option, with each way to start a download ---------------------------------------------------------------
 
 Way = Callable[[DownloadManager, str], bytes]
 
@@ -95,7 +95,7 @@ WAYS = {
     "fetch_many": (_by_fetch_many, SMALL, EFFECTS.keys()),
     "stream": (_by_a_stream, SIZE, EFFECTS.keys() - OF_FILES),
 }
-"""Who asks, for how much, and which options it has."""
+"""A way to start a download, the size of its file, and the options that it supports."""
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_number_for_one_call_leaves_the_defaults_as_they_are(
     assert names(target.parent) == ["0", "1", "2"]
     server.clear()
     rangefetch.fetch_many([server.url("/status/x", code=503)], **several)
-    # That it is not the range which is refused, a request without one shows.
+    # A request without a range shows that the range is not the reason for the refusal.
     assert [request.range is None for request in server.requests] == [False, True]
 
 

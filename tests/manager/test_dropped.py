@@ -40,7 +40,7 @@ def _the_processs_manager_is_stopped() -> None:
 
 
 def _drop(make: Callable[[], object]) -> None:
-    """Make a manager, and let go of it."""
+    """Make a manager, and drop the last reference to it."""
 
     def make_and_collect() -> None:
         make()
@@ -127,7 +127,7 @@ def test_a_stream_keeps_its_manager() -> None:
         assert stream.read() == content(SIZE)
 
 
-# After the block.
+# A manager whose ``with`` block has ended.
 
 
 def test_after_its_block_a_manager_refuses_until_it_is_started(server: MisbehavingServer, target: Path) -> None:
@@ -201,7 +201,7 @@ def test_one_for_asyncio_refuses_too(server: MisbehavingServer, target: Path) ->
 
 
 class Mistake(Exception):
-    """The caller's."""
+    """Raised by the caller's callback."""
 
 
 def _raise_later(progress: DownloadProgress) -> None:

@@ -1,4 +1,4 @@
-"""A download that is stopped before its first answer was dealt with: what the engine has written by then is kept."""
+"""A download that is stopped before Python has handled its first response: bytes already written are kept."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,15 +14,15 @@ from support.downloads import QUICK
 from support.files import MIB, names, read_state, saved_bytes
 from support.waiting import until
 
-# One that is to be durable is not taken for a small file, of which nothing comes before it is known not to be one.
+# ``durable`` rules out a small file, of which no byte would arrive before it is known not to be small.
 OPTIONS = QUICK | {"durable": True}
 SIZE = 64 * MIB
 CAME = 100_000
 
 
 class Dispatcher:
-    """The backend's thread, which can be held where it has just given a file to the engine: it hears of nothing until
-    bytes have come, the next call is waiting, and perhaps so long that a timer is due."""
+    """Can hold the backend's thread just after it has given a file to the engine. It then handles nothing until bytes
+    have arrived and either the next call is waiting or, with ``until_timers``, a timer is due."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_held = False

@@ -1,4 +1,4 @@
-"""``~`` at the start of a path is the user's home, as in a shell, wherever a path may be given."""
+"""``~`` at the start of a path means the user's home, as in a shell, wherever a path can be given."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SIZE = 3000
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home, in which the working directory is not."""
+    """A home directory; the working directory is outside it."""
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()
@@ -76,7 +76,7 @@ def test_without_a_home_that_is_said(monkeypatch: pytest.MonkeyPatch, home: Path
         with pytest.raises(ValueError, match=f"{name}: .*no home directory"):
             DownloadOptions.of({name: "~/x"})
     assert not netrc_path(DownloadOptions(netrc=True)).exists()
-    # A name that is nobody's is one.
+    # If there is no such user, ``~name`` is an ordinary name.
     assert DownloadOptions(save_dir="~no-such-user/x").save_dir == "~no-such-user/x"
 
 

@@ -1,4 +1,4 @@
-"""The log: under one name, without handlers, and without secrets."""
+"""Logging: under one name, without handlers, and without secrets."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ def _with_password(url: str) -> str:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """All that is logged in the test, from DEBUG on."""
+    """Everything logged during the test, from level DEBUG up."""
     caplog.set_level(logging.DEBUG)
     return caplog
 
@@ -136,7 +136,7 @@ def test_secrets_of_a_url_are_in_no_message_log_or_trace(
 ) -> None:
     trace = tmp_path / "trace"
     caplog.set_level("DEBUG", "rangefetch")
-    # The server knows no such parameter, and answers 400.
+    # The server does not know these parameters, and responds with status 400.
     url = server.url("/good/x", size=1000) + "&X-Amz-Signature=s3cret&token=s3cret&id=7"
     with DownloadManager() as manager:
         with pytest.raises(rangefetch.DownloadError) as caught:

@@ -1,4 +1,4 @@
-"""A long queue: what is done to all costs a few calls for each, and what only waits is not more than a row."""
+"""A long queue: operations on all downloads take a few calls for each, and a waiting download is only a row."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from rangefetch.native.backend import NativeBackend
 from rangefetch.transfer.download import Download
 from support.waiting import until
 
-MOST_CALLS = 60  # for one download
+MOST_CALLS = 60  # per download
 
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The URL of a server that accepts connections, and says nothing."""
+    """The URL of a server that accepts connections but never responds."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 def _calls(function: Callable[[], object]) -> int:
-    """How many Python functions are called on this thread, to the end."""
+    """Run ``function``, and return how many calls of Python functions it made on this thread."""
     count = 0
 
     def note(_frame: Any, event: str, _argument: Any) -> None:
@@ -72,12 +72,12 @@ def test_what_is_done_to_all_takes_a_few_calls_for_each(silent: str, tmp_path: P
             measure("stop", manager.stop)
     for name, (few, many) in calls.items():
         assert many <= MOST_CALLS, name
-        # How much of the session was saved before the end is a matter of time.
+        # The calls of stop depend on timing: on how much of the session had been saved before.
         assert name == "stop" or many <= few * 1.2 + 1, name
 
 
 def test_to_cancel_one_after_the_other_begins_few_of_them(silent: str, tmp_path: Path) -> None:
-    """Who cancels a list from its first to its last does not want those begun that come next."""
+    """Someone who cancels a list from first to last does not want the next ones to start meanwhile."""
     with DownloadManager("native", max_concurrent_downloads=4) as manager:
         gids = _fill(manager, silent, tmp_path, 2000)
         until(lambda: len(manager.list_downloads(DownloadStatus.ACTIVE)) == 4)
@@ -87,7 +87,7 @@ def test_to_cancel_one_after_the_other_begins_few_of_them(silent: str, tmp_path:
             isinstance(entry := downloads_of(manager)._queue.peek(gid), Download) and entry.has_begun for gid in gids
         )
         assert began < 200
-        # What comes then begins.
+        # A download added afterwards starts.
         last = manager.download(f"{silent}/last", {"save_dir": tmp_path})
         until(lambda: manager.get_download_progress(last).status is DownloadStatus.ACTIVE)
 
@@ -101,7 +101,7 @@ def test_what_only_waits_is_no_download_yet(silent: str, tmp_path: Path) -> None
         assert repr(manager)
         own = set(gids)
         assert sum(isinstance(each, Download) and each.gid in own for each in gc.get_objects()) <= 2 + 2
-        # Who asks for one by its gid has it from then on.
+        # Looking a row up by its gid turns it into a download for good.
         assert downloads_of(manager).find(gids[-1]) is downloads_of(manager).find(gids[-1])
         manager.pause(gids[-1])
         assert manager.get_download_progress(gids[-1]).waiting_for == "resume()"
@@ -129,7 +129,7 @@ def test_however_many_begin_there_is_one_chain_of_ticks(silent: str, tmp_path: P
 
 
 def test_nothing_waits_for_a_backend_that_starts(silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks what there is gets an answer meanwhile."""
+    """Queries are answered while the backend starts."""
     begun, goes_on = threading.Event(), threading.Event()
     start = NativeBackend.start
 

@@ -1,4 +1,4 @@
-"""A mirror takes part once some of its bytes were found to be those of the file; one with another file never does."""
+"""A mirror is used once samples of its bytes have matched the file; a mirror with another file is never used."""
 
 import hashlib
 import logging
@@ -23,12 +23,12 @@ from support.waiting import until
 
 SIZE = 12 * MIB + 12_345
 LARGE = 24 * MIB + 12_345
-"""So much does not come through the valve before a mirror has joined."""
+"""Too much to come through the valve before a mirror has joined."""
 LANES: dict[str, Any] = {"max_connection_per_server": 2, "min_split_size": "1M"}
 
 
 def _alike(ask: Ask, reply: Reply) -> Reply:
-    """A file that begins as the good one does, and has other bytes beyond its first MiB; the validators are equal."""
+    """A file with the same validators and the same first MiB as the good one, and other bytes after that."""
     other = bytearray(content(ask.common.size))
     other[MIB:] = content(ask.common.size, 1)[MIB:]
     end = reply.start + len(reply.body)
@@ -72,7 +72,7 @@ def test_a_mirror_with_another_file_of_that_size_is_left_out_and_named(
 def test_a_good_mirror_beside_a_bad_one_is_used(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path
 ) -> None:
-    # The URL is slow enough that mirrors are compared long before it has sent all.
+    # The URL is so slow that the mirrors are compared long before it has sent the whole file.
     bad = other_server.url("/good/x", size=SIZE, seed=1)
     good = other_server.url("/good/y", size=SIZE, rate="4M")
     result = fetch(server.url("/good/x", size=SIZE, rate="512K"), target, mirrors=[bad, good], **LANES)
@@ -95,7 +95,7 @@ def test_a_mirror_that_cannot_be_compared_holds_nothing_up(
 ) -> None:
     parameters = {"after": 1000} if route == "stall" else {}
     mirror = other_server.url(f"/{route}/x", size=SIZE, **parameters)
-    # Who waited for it would wait for longer than the download may take.
+    # With these timeouts, waiting for the mirror would take longer than the download may.
     waits: dict[str, Any] = {"connect_timeout": 300, "read_timeout": 300, "total_timeout": 60}
     result = fetch(server.url("/good/x", size=SIZE, rate="4M"), target, mirrors=[mirror], **LANES, **waits)
     assert target.read_bytes() == content(SIZE)
@@ -105,7 +105,7 @@ def test_a_mirror_that_cannot_be_compared_holds_nothing_up(
 def test_where_the_url_is_gone_a_mirror_stands_in_and_the_others_are_held_to_it(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Not at the same host, all of whose connections the first one uses.
+    # The mirrors are on two hosts, because the first one uses all connections to its host.
     first = other_server.url("/good/x", size=SIZE, rate="4M")
     second = server.url("/good/y", size=SIZE, seed=1, rate="4M")
     gone = server.url("/status/x", code=404)
@@ -238,10 +238,10 @@ def test_a_comparison_under_way_holds_no_end_up(
 
 @pytest.fixture
 def turning(monkeypatch: pytest.MonkeyPatch, valve: Valve) -> None:
-    """The route ``/turns``: small ranges, as comparisons ask for, are those of the file until a large one was asked
-    for. That is of another file, and the valve, behind which the URL is, is open from then on.
+    """The route ``/turns``, for a mirror that turns bad. Small ranges, as comparisons request them, come from the file.
+    A large range comes from another file, and its end opens the valve that slows down the URL.
 
-    ``etags`` are those before and after, ``then`` what a comparison gets afterwards.
+    ``etags`` are the ETags before and after the first large range; ``then`` is what comparisons get after it.
     """
     turned = threading.Event()
 

@@ -1,4 +1,4 @@
-"""A network that goes away: no tries are burnt, the wait can be seen and is bounded, and it goes on by itself."""
+"""A lost network costs no tries; the wait is visible and bounded, and downloads continue by themselves."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ POLICY = RetryPolicy(network_check=0.05, network_hosts=())
 
 
 class Switch:
-    """Says whether there is a network."""
+    """Replaces the check for a network; ``on`` is its result."""
 
     def __init__(self) -> None:
         self.on = True
@@ -69,7 +69,7 @@ def test_it_goes_on_by_itself_and_burns_no_try(
         time.sleep(0.5)
         assert status_of(manager, gid) is DownloadStatus.ACTIVE
         assert 3 <= switch.asked - asked <= 12
-        # Not before: other lanes still had bytes to take when the first found the network gone.
+        # Not earlier: other lanes still had bytes to read when the first one found the network gone.
         kept = downloaded(manager, gid)
         server.start()
         time.sleep(0.1)
@@ -84,7 +84,7 @@ def test_it_goes_on_by_itself_and_burns_no_try(
 def test_one_stream_that_lost_the_network_goes_on_when_it_is_back(
     server: MisbehavingServer, target: Path, switch: Switch
 ) -> None:
-    # The system may say so in the middle of an answer. What came of it cannot be continued.
+    # The system may report the lost network in the middle of a response, which cannot be continued.
     no_route = Row(Kind.NETWORK, "as if there were no route", codes=frozenset({Curl.PARTIAL_FILE}))
     switch.on = False
     url = server.url("/script/x", size=SIZE, steps="no-ranges+cut:after=1M", then="no-ranges")
@@ -108,7 +108,7 @@ def test_the_wait_is_bounded(server: MisbehavingServer, target: Path, switch: Sw
         with pytest.raises(ConnectionFailed):
             manager.wait(gid, timeout=2 * AT_ONCE)
         assert 0.3 < time.monotonic() - started < AT_ONCE
-        # What was fetched is kept for the next time.
+        # The data fetched so far is kept for the next try.
         assert len(names(target.parent)) == 2
         server.start()
         switch.on = True
@@ -178,12 +178,12 @@ def test_a_checker_that_fails_does_not_leave_it_waiting_for_ever(
             manager.wait(gid, timeout=30)
 
 
-# -- who is asked ---------------------------------------------------------------------------------------------------
+# -- which servers are probed ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
-    """Makes ports of this machine that answer nothing, not even that they are closed."""
+    """Makes ports on this machine that do not respond at all, not even with a refusal."""
     monkeypatch.setattr("rangefetch.net.network._CONNECT_S", 0.4)
     with contextlib.ExitStack() as stack:
 
@@ -191,7 +191,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
             listener.listen(0)
-            # A queue that is full has the kernel drop what else would come.
+            # When the listen queue is full, the kernel drops further connection attempts.
             for _ in range(8):
                 caller = stack.enter_context(socket.socket())
                 caller.setblocking(False)
@@ -264,7 +264,7 @@ def test_a_server_that_falls_silent_midway_is_waited_for(
         options = into(target, split=1, max_tries=2, read_timeout=0.5)
         gid = manager.download(server.url("/slow/x", size=SIZE, rate="6M"), options)
         until(lambda: downloaded(manager, gid) > MIB)
-        # All that it hears of this machine's ports now is silence.
+        # From now on, no probed port responds.
         monkeypatch.setattr("rangefetch.net.network._answers", lambda host, port: False)
         server.stop()
         until(lambda: "network" in _note(manager, gid))
@@ -296,10 +296,10 @@ def test_neither_pause_nor_stop_waits_for_an_answer(
     answered.set()
 
 
-# -- a real one ----------------------------------------------------------------------------------------------------
+# -- a real network ------------------------------------------------------------------------------------------------
 
 NUMBER = random.randrange(1 << 14)
-"""So that other runs of these tests on this machine are not in the way."""
+"""Random, so that several runs of these tests on one machine do not collide."""
 HOST, GUEST = (f"10.213.{NUMBER >> 6}.{(NUMBER & 63) * 4 + last}" for last in (1, 2))
 OUTSIDE, INSIDE = f"rfo{NUMBER}", f"rfi{NUMBER}"
 GUEST_PROGRAM = """
@@ -324,7 +324,7 @@ def _ip(*arguments: str) -> None:
 
 @pytest.fixture
 def namespace() -> Iterator[str]:
-    """A network namespace with one way out, to ``HOST``."""
+    """A network namespace whose only link leads to ``HOST``."""
     name = f"rf{NUMBER}"
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root on Linux may make a network namespace")
@@ -336,7 +336,7 @@ def namespace() -> Iterator[str]:
         try:
             _ip("-n", name, "link")
         except subprocess.SubprocessError:
-            # ip wants to mount /sys there, which a root that is no mount (a chroot) does not let it.
+            # ip mounts /sys in the namespace, which fails if the root directory is not a mount point (in a chroot).
             pytest.skip("no network namespace can be entered here")
         _ip("link", "add", OUTSIDE, "type", "veth", "peer", "name", INSIDE, "netns", name)
         _ip("address", "add", f"{HOST}/30", "dev", OUTSIDE)

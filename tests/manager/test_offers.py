@@ -1,5 +1,5 @@
-"""Mirrors that a server names in its answer (RFC 6249): used where a digest ties them to the file, and given nothing of
-the user's."""
+"""Mirrors that a server names in its response (RFC 6249): they are used only if a digest ties them to the file, and get
+none of the user's headers or credentials."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ from support.waiting import until
 
 SIZE = 24 * MIB + 12_345
 LANES: dict[str, Any] = {"max_connection_per_server": 4, "min_split_size": "1M"}
-_AT = 13 * MIB + 5  # of the byte that a lying mirror has changed
+_AT = 13 * MIB + 5  # the position of the byte that a lying mirror changes
 
 
 def _sha256(size: int) -> str:
@@ -33,7 +33,7 @@ def _sha256(size: int) -> str:
 
 
 def _offering(ask: Ask, reply: Reply, *, to: str = "", field: str = "repr", dies: int = 0) -> Reply:
-    """A server that names mirrors, and dies after so many bytes of a range beyond the first."""
+    """A server that names mirrors, with a digest in ``field``. After ``dies`` requests (0: never) it only sends 404."""
     if to:
         reply.headers["Link"] = ", ".join(f"<{url}>; rel=duplicate; pri={i + 1}" for i, url in enumerate(to.split()))
     digest = _sha256(ask.common.size)
@@ -47,7 +47,7 @@ def _offering(ask: Ask, reply: Reply, *, to: str = "", field: str = "repr", dies
 
 
 def _lying(ask: Ask, reply: Reply) -> Reply:
-    """Every byte is the file's, but one."""
+    """A mirror that changes one byte of the file."""
     if reply.start <= _AT < reply.start + len(reply.body):
         octets = bytearray(reply.body)
         octets[_AT - reply.start] ^= 1

@@ -1,4 +1,4 @@
-"""Options that shape what is asked and for how long, seen from the server, the proxy and the clock."""
+"""Options that affect requests and timeouts, checked at the server, at the proxy and by the clock."""
 
 import base64
 import socket
@@ -74,7 +74,7 @@ def test_a_users_password_in_the_url_is_basic_authorization(server: MisbehavingS
 
 @pytest.fixture
 def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A ``~/.netrc`` that knows 127.0.0.1."""
+    """A ``~/.netrc`` with an account for 127.0.0.1."""
     monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / ".netrc"
     path.write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
@@ -126,7 +126,7 @@ def test_netrc_is_not_for_another_host_that_a_redirect_leads_to(server: Misbehav
 # -- proxies -------------------------------------------------------------------------------------------------------
 
 AWAY = "http://file.example/good/x?size=9M"
-"""A URL that nobody but a proxy can answer."""
+"""A URL that only a proxy can answer."""
 
 
 def _is_by_proxy(server: MisbehavingServer) -> bool:
@@ -204,7 +204,7 @@ def squid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Squid]:
     require(Squid.available(), "squid", "RANGEFETCH_REQUIRE_SQUID")
     directory = tmp_path_factory.mktemp("squid")
     for above in list(directory.parents)[:3]:
-        above.chmod(above.stat().st_mode | 0o055)  # squid gives up being root
+        above.chmod(above.stat().st_mode | 0o055)  # squid drops root privileges
     with Squid(directory, USER, PASSWORD) as running:
         yield running
 
@@ -218,7 +218,7 @@ def test_https_goes_through_a_real_proxy_with_an_account(
         manager.download_and_wait(tls_server.url("/good/x", size=SIZE), options)
     assert target.read_bytes() == content(SIZE)
     assert _seen(tls_server, "proxy-authorization") == {None}
-    # A tunnel is logged when it has ended.
+    # squid logs a tunnel when it ends.
     until(lambda: set(squid.tunnels()) == {f"127.0.0.1:{tls_server.port}"})
 
 
@@ -240,7 +240,7 @@ def test_a_real_proxy_that_refuses_the_account_is_an_error_at_once(
 
 @pytest.fixture
 def deaf_port() -> Iterator[int]:
-    """A port whose connections are never made: its queue is full."""
+    """A port to which no connection can be made, because its listen queue is full."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -313,7 +313,7 @@ def test_the_version_of_http_can_be_chosen(
 ) -> None:
     nginx.write("file.bin", content(SIZE))
     nginx.clear_log()
-    # A manager of its own, or a connection that is there already would be used.
+    # A separate manager, since another one could reuse an open connection.
     with DownloadManager() as manager:
         options = into(target, ca_file=certificates.ca, http_version=version)
         manager.download_and_wait(nginx.http2_url("/file.bin"), options)
@@ -345,7 +345,7 @@ def test_the_local_address_can_be_chosen(server: MisbehavingServer, target: Path
     url = server.url("/good/x", size=SIZE)
     fetch(url, target, bind_address="127.0.0.2" if sys.platform == "linux" else "127.0.0.1")
     assert target.read_bytes() == content(SIZE)
-    # An address that is for documentation, and nobody's.
+    # An address reserved for documentation, which no machine has.
     fails(ConnectionFailed, url, target.with_name("2"), bind_address="192.0.2.1", max_tries=2)
 
 

@@ -1,4 +1,4 @@
-"""What a manager does about failures, counted at the server: waits, fewer lanes, new links, other sources."""
+"""How a manager handles failures, as seen by the server: waits, fewer lanes, new links, other sources."""
 
 import base64
 import random
@@ -26,7 +26,7 @@ from support.waiting import AT_ONCE, until
 
 @pytest.fixture
 def longest_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each back-off takes all of the time that it may."""
+    """Make each backoff as long as it may be."""
     monkeypatch.setattr(random, "uniform", lambda _, most: most)
 
 
@@ -38,7 +38,7 @@ def test_a_range_that_never_comes_ends_the_download_when_the_others_are_done(
     error = fails(BadAnswer, url, target, max_tries=4, split=split, min_split_size="1M")
     assert len(error.tried) >= 4
     assert len(server.requests) < 60
-    # All that can be had was fetched, and is kept.
+    # All other blocks were fetched, and are kept.
     saved = state.load(target.with_name("file.bin.part.json"))
     assert [block for block, found in enumerate(saved.blocks) if found != 2] == [13]
 
@@ -62,7 +62,7 @@ def test_a_host_that_never_answered_is_tried_for_four_seconds_at_least(
     server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch, luck: float
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda _, most: luck * most)
-    # A tenth of the default's times. A 503 would say that it is there.
+    # A tenth of the default times. Not 503, which would show that the host is reachable.
     fails(HttpStatusError, server.url("/status/x", code=500), target, retry_wait=0.05)
     assert len(server.requests) == 5
     assert sum(gaps(server.requests)) >= 0.4
@@ -75,7 +75,7 @@ def test_what_is_said_once_and_not_of_the_file_ends_nothing(
 ) -> None:
     fetch(server.url("/status/x", code=code, size="9M", skip=1, times=2), tmp_path / "large", split=split)
     assert (tmp_path / "large").read_bytes() == content(9 * MIB)
-    # Of a host that has sent files, in reply to a first range and to a plain request.
+    # From a host that has sent files: refusals of the first range, and of the request without a range.
     urls = [server.url(f"/status/{n}", code=code, size=SMALL, times=3 if n % 3 == 1 else 0) for n in range(9)]
     with DownloadManager() as manager:
         manager.download_and_wait(server.url("/good/x", size=SMALL), into(tmp_path / "x", 1))
@@ -99,9 +99,9 @@ def test_progress_renews_the_budget(server: MisbehavingServer, target: Path) -> 
 
 
 class _Fuse:
-    """The pace of a reply that sends 4 KiB and breaks when it is told to."""
+    """The pace of a reply that sends 4 KiB, and then waits for ``lit`` before it breaks."""
 
-    bytes_per_second = 20 * 4096  # a piece is a twentieth of a second's bytes
+    bytes_per_second = 20 * 4096  # a piece has the bytes of a twentieth of a second
 
     def __init__(self) -> None:
         self.lit = threading.Event()
@@ -117,7 +117,7 @@ class _Fuse:
 def test_connections_that_break_one_after_the_other_are_one_try(
     server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Two break, and then the two that took their places: two tries, each of which is noticed twice.
+    # Two connections break, and then the two that replaced them: two tries, with two failures each.
     fuses = [_Fuse() for _ in range(4)]
 
     def reply_of(ask: Ask, reply: Reply) -> Reply:
@@ -152,7 +152,7 @@ def test_only_the_range_that_failed_is_asked_for_again(server: MisbehavingServer
 def test_a_server_is_left_alone_for_as_long_as_it_says(
     server: MisbehavingServer, target: Path, code: int, form: str
 ) -> None:
-    # Dates are whole seconds: this one is between one second and two away.
+    # Dates have whole seconds, so this one is between one and two seconds away.
     date_s = int(time.time()) + 2
     date_is_there_s = time.monotonic() + date_s - time.time()
     retry_after = "1" if form == "seconds" else http_date(date_s)
@@ -196,7 +196,7 @@ def test_a_host_that_asks_for_rest_gets_it_from_all_downloads(
 def test_a_download_at_work_leaves_a_limited_host_alone_too(
     server: MisbehavingServer, target: Path, manager: DownloadManager
 ) -> None:
-    # Ranges of a second and less, so that there would be many requests.
+    # Each range takes less than a second, so there would be many requests.
     at_work = manager.download(server.url("/short-range/x", size=SIZE, most="64K", rate="512K"), into(target, 1))
     until(lambda: downloaded(manager, at_work) > 0)
     manager.download(server.url("/status/x", size=SMALL, code=429, retry_after=30, times=1), into(target, 2))
@@ -230,19 +230,19 @@ def test_a_lane_that_is_refused_does_not_ask_before_the_server_says_while_the_ot
         return [request.time for request in server.requests if request.status == code]
 
     until(refused)
-    time.sleep(0.2)  # the manager hears of it a little later than the server answers
+    time.sleep(0.2)  # the manager learns of the refusal a little after the server sends it
     begins = manager.download(server.url("/good/y", size=SMALL), into(target, "later"))
     time.sleep(0.3)
-    # New options are no reason to ask again, either.
+    # Changed options are no reason to ask again either.
     manager.change_options(gid, split=9)
     manager.wait(gid, timeout=30)
     assert target.read_bytes() == content("24M")
     first = refused()[0]
-    # Those that were on their way together are refused together.
+    # Requests that were on their way together are refused together. No later one is refused before the time is up.
     assert [at - first for at in refused() if 0.3 < at - first < 1.99] == []
     worked = [request for request in server.requests if request.status == 206 and "limited" in request.path]
     assert len([request for request in worked if 0.3 < request.time - first < 1.99]) > 1
-    # After that the server is asked whether it allows more by now.
+    # After that, a request finds out whether the server allows more connections by now.
     assert any(at - first >= 1.99 for at in refused())
     manager.wait(begins, timeout=30)
     (beginning,) = [request for request in server.requests if "good" in request.path]
@@ -256,7 +256,8 @@ def test_a_mirror_that_refuses_rests_for_as_long_as_it_says(
     mirror = other_server.url("/slow/x", size="16M", rate="1M")
     fetch(url, target, mirrors=[mirror], split=8, min_split_size="1M")
     assert target.read_bytes() == content("16M")
-    # Its one lane works until the mirror was compared and has joined; then nothing is asked of it that it would refuse.
+    # The URL's only lane works until the mirror has been compared and has joined. From then on the server gets no
+    # request that it would refuse.
     refused = [request.time for request in server.requests if request.status == 503]
     joined = [request.time for request in other_server.requests][3]
     assert refused
@@ -295,14 +296,14 @@ def test_the_callback_gives_a_new_url_and_the_download_goes_on(
     fetch(url, target, refresh_url=refresh, split=split, min_split_size="1M")
     assert target.read_bytes() == content(SIZE)
     assert asked[0] == url
-    # A lane that was on its way when the link was renewed may ask once more.
+    # A lane whose request was on its way when the link was renewed may ask for another link.
     assert len(asked) <= 3
-    # Nothing that was there comes again, but for three samples and what a hedge of the last range may cost.
+    # No byte is fetched twice, except for three samples and what a hedge of the last range may cost.
     assert server.bytes_sent < SIZE + 3 * (64 << 10) + (10_000 if split == 1 else 1 << 20)
 
 
 def test_a_link_may_expire_more_than_once(server: MisbehavingServer, target: Path) -> None:
-    # Each new link is asked for three samples first.
+    # Each new link first gets requests for three samples.
     expiring: dict[str, Any] = {"size": SIZE, "then": "status:code=403"}
     steps = ["cut:after=1M", "good|good|good|cut:after=1M", "good|good|good|cut:after=1M"]
     urls = [server.url("/script/x", id=number, steps=each, **expiring) for number, each in enumerate(steps)]
@@ -350,7 +351,7 @@ def test_a_new_url_of_another_file_with_equal_validators_never_makes_a_mixture(
 def test_a_callback_that_fails_leaves_the_servers_word(server: MisbehavingServer, target: Path, new: object) -> None:
     def refresh(_: str) -> str:
         if isinstance(new, Exception):
-            raise type(new)(*new.args)  # each time another: it keeps what its traceback has
+            raise type(new)(*new.args)  # a new one each time, because its traceback keeps objects alive
         return new  # type: ignore[return-value]  # wrong on purpose
 
     error = fails(HttpStatusError, server.url("/status/x", code=403), target, refresh_url=refresh)
@@ -367,7 +368,7 @@ def test_what_is_permanent_moves_to_the_next_source_at_once(
     assert time.monotonic() - started < AT_ONCE
     assert target.read_bytes() == content(SIZE)
     assert result.sources == (mirror,)
-    assert len(server.requests) == (2 if code in (403, 404, 405) else 1)  # without a range, too
+    assert len(server.requests) == (2 if code in (403, 404, 405) else 1)  # the second one without a range
 
 
 @pytest.mark.usefixtures("longest_waits")
@@ -388,7 +389,7 @@ def test_where_no_source_is_left_the_error_says_what_was_tried(
 ) -> None:
     mirror = other_server.url("/status/x", code=410)
     error = fails(HttpStatusError, server.url("/status/x", code=404), target, mirrors=[mirror])
-    assert len(server.requests) == 2  # without a range, too
+    assert len(server.requests) == 2  # the second one without a range
     assert len(other_server.requests) == 1
     assert {word for line in error.tried for word in line.split() if word.isdigit()} == {"404", "410"}
 
@@ -431,7 +432,7 @@ def test_the_table_can_be_edited(server: MisbehavingServer, target: Path) -> Non
 def waiting_for_its_server(
     request: pytest.FixtureRequest, server: MisbehavingServer, target: Path, manager: DownloadManager
 ) -> str:
-    """A download that has a minute to wait."""
+    """A download that has to wait a minute."""
     url = {
         "temporary": server.url("/status/x", code=500),
         "limited": server.url("/status/x", code=429, retry_after=60),

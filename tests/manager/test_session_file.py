@@ -1,4 +1,4 @@
-"""The session file grows by what has changed, and says what is left of it whatever has happened to it."""
+"""Changes are appended to the session file, and whatever happens to the file, its intact entries can be read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def session_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The URL of a server that accepts connections, and says nothing."""
+    """The URL of a server that accepts connections but never responds."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -66,7 +66,7 @@ def test_a_change_costs_its_line_however_many_there_are(silent: str, session_fil
         until(lambda: session_file.stat().st_size > size)
         assert session_file.stat().st_ino == inode
         assert session_file.stat().st_size - size < 1000
-    assert session_file.stat().st_ino == inode  # nor is it written anew at the end
+    assert session_file.stat().st_ino == inode  # nor is it rewritten at the end
     assert session_file.stat().st_size - size < 5000
     manager = DownloadManager("native", session_file=session_file)
     assert [each.gid for each in manager.list_downloads()] == gids
@@ -109,7 +109,7 @@ def test_wherever_it_was_cut_off_only_the_last_entry_is_lost(session_file: Path)
         manager = DownloadManager("native", session_file=session_file)
         whole = sum(end <= place for end in ends) - 1
         assert _gids(manager) == list(range(whole))
-        # What is written next does not become a part of what was cut off.
+        # The next entry is not appended to the cut-off line.
         if whole:
             manager.change_options(f"{0:016x}", max_tries=77)
         manager.stop()
@@ -246,7 +246,7 @@ def test_whoever_is_killed_loses_at_most_the_last_entry(session_file: Path) -> N
             for each in manager.list_downloads()
         }
         manager.stop()
-        # What was told to be done is in the file.
+        # Every change that the child reported as done is in the file.
         for number in range(last - 19, last):
             assert saved[number % 20] in (number % 500, (number + 20) % 500, (last + 1) % 500)
 
@@ -257,7 +257,7 @@ def test_what_is_at_work_or_waits_when_it_is_stopped_waits_in_the_next(silent: s
         gids = [manager.download(f"{silent}/f{number}", options) for number in range(5)]
         manager.pause(gids[3])
         until(lambda: manager.get_download_progress(gids[0]).status is DownloadStatus.ACTIVE)
-    manager.cancel(gids[4])  # which writes the file once more, or a line
+    manager.cancel(gids[4])  # rewrites the file, or appends a line
     expected = ["waiting", "waiting", "waiting", "paused"]
     assert [each["status"] for each in listed_in(session_file)] == expected
     following = DownloadManager("native", session_file=session_file)

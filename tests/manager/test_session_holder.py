@@ -1,4 +1,4 @@
-"""One session file, one manager: whoever has it keeps others out, and leaves it when it ends, however it ends."""
+"""One manager per session file: the holder keeps others out, and releases the file when it ends, however it ends."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""How managers, streams and results show themselves: what a person wants to see, and no secrets."""
+"""The repr of managers and streams: what a reader wants to see, and no secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several URLs for one file: used at once, held together by size and digest, each with validators of its own."""
+"""Several URLs for one file: used at the same time, matched by size and digest, each with validators of its own."""
 
 import base64
 import hashlib
@@ -175,7 +175,7 @@ def test_a_mirror_that_has_changed_since_is_left_out(
     server: MisbehavingServer, other_server: MisbehavingServer, target: Path
 ) -> None:
     first = server.url("/slow/x", size=SIZE, rate="4M")
-    # Three samples and a range are of the file; what is asked after the pause is of another.
+    # Three samples and one range come from the file. Requests after the pause get another file.
     steps = "|".join(["slow:rate=2M"] * 4)
     second = other_server.url("/script/x", size=SIZE, steps=steps, then="good:seed=1")
     options = into(target, mirrors=[second], max_connection_per_server=1, min_split_size="1M")
@@ -193,13 +193,13 @@ def test_a_mirror_that_has_changed_since_is_left_out(
 
 
 def _asked(server: MisbehavingServer) -> list[str]:
-    """Who was asked for, where the server is the proxy."""
+    """The hosts of the requests that reached the server as a proxy, in order; successive duplicates are merged."""
     hosts = [request.path.split("/")[2] for request in server.requests]
     return [host for host, _ in itertools.groupby(hosts)]
 
 
 def _proxied(server: MisbehavingServer, path: str, host: str = "github.com") -> tuple[str, str]:
-    """A URL of this host, and the proxy by which it is to be asked."""
+    """A URL on ``host``, and the proxy through which to fetch it, which is the server."""
     url = server.url(path)
     base = f"http://127.0.0.1:{server.port}"
     return url.replace(base, f"http://{host}"), base

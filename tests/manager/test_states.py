@@ -1,4 +1,4 @@
-"""The states of a download and the moves between them are a table: each listed move works, no other does."""
+"""A table lists the moves between the states of a download: each listed move works, and no other does."""
 
 import itertools
 
@@ -14,7 +14,7 @@ UNLISTED = [pair for pair in itertools.product(DownloadStatus, DownloadStatus) i
 
 
 def _way_to(status: DownloadStatus) -> list[DownloadStatus]:
-    """The moves by which a new download gets there: the shortest."""
+    """The shortest sequence of moves by which a new download gets to ``status``."""
     ways: list[list[DownloadStatus]] = [[]]
     for way in ways:
         here = way[-1] if way else DownloadStatus.WAITING
