@@ -1,1 +1,1 @@
-"""Other people's suites and servers (``make third-party``): fetched or installed when run, never copied in."""
+"""Other people's test suites and servers (``make third-party``): fetched or installed when run, never copied here."""

@@ -1,9 +1,9 @@
-"""The replies in curl's own tests (``tests/data/test*``), and a server that sends them as they stand.
+"""The replies in curl's own tests (``tests/data/test*``), and a server that sends them unchanged.
 
-The format is that of curl's ``tests/FILEFORMAT.md``: a reply is a ``<data>``, ``<dataNUM>``, ``<connect>`` or
-``<connectNUM>`` section of ``<reply>``, here one that begins with a status line. The server finds a reply by the URL as
-curl's does (``sws.c``): the path's last component begins with the test's number, or with that times 10,000 plus NUM.
-Unlike curl's it closes the connection after each reply.
+curl's ``tests/FILEFORMAT.md`` describes the format: a reply is a ``<data>``, ``<dataNUM>``, ``<connect>`` or
+``<connectNUM>`` section of ``<reply>``; only those that begin with a status line are used. The server finds a reply by
+its URL, like curl's server (``sws.c``): the path's last component begins with the test's number, or with that number
+times 10,000 plus NUM. Unlike curl's server, it closes the connection after each reply.
 """
 
 import base64
@@ -47,25 +47,25 @@ class Reply:
 
     test: int
     part: int
-    """The NUM of its section; 0 where it has none."""
+    """The NUM of its section; 0 if it has none."""
     connect: bool
-    """It is the answer of a proxy to CONNECT."""
+    """Whether it is a proxy's response to CONNECT."""
     octets: bytes
 
     @property
     def name(self) -> str:
-        """Such as ``1029``, ``1029.2`` or, of a proxy's, ``80.c``."""
+        """Such as ``1029``, ``1029.2`` or, for a proxy's response, ``80.c``."""
         return f"{self.test}{f'.{self.part}' if self.part else ''}{'.c' if self.connect else ''}"
 
     @property
     def path(self) -> str:
-        """Where the server has it."""
+        """The path at which the server has it."""
         if self.connect:
             return f"/connect/{self.test * 10_000 + self.part}"
         return f"/{self.test * 10_000 + self.part if self.part else self.test}"
 
     def leads_elsewhere(self, port: int) -> bool:
-        """Whether a client that follows it would ask a host that is not this machine."""
+        """Whether it redirects to a host other than this machine."""
         location = _LOCATION.search(self.octets)
         if location is None:
             return False
@@ -74,7 +74,7 @@ class Reply:
 
 
 def read_replies(directory: Path, curl: str, port: int) -> list[Reply]:
-    """All replies of the tests in ``directory`` as they are for this curl, and for a server at ``port``."""
+    """All replies of the tests in ``directory``, as they are for this curl and for a server at ``port``."""
     words = subprocess.run([curl, "--version"], capture_output=True, text=True, check=True).stdout.split()
     features = {word.lower() for word in words}
     files = sorted(directory.glob("test[0-9]*"), key=lambda file: int(file.name[4:]))
@@ -83,7 +83,7 @@ def read_replies(directory: Path, curl: str, port: int) -> list[Reply]:
 
 def _replies_of(file: Path, features: set[str], version: str, port: int) -> Iterator[Reply]:
     number = int(file.name[4:])
-    # Ports other than that of the server are ones where nobody listens: that of discard.
+    # All other ports become 9 (discard), where nothing listens: see _value.
     values = {b"HOSTIP": b"127.0.0.1", b"CLIENTIP": b"127.0.0.1", b"HTTPPORT": b"%d" % port, b"PROXYPORT": b"%d" % port}
     values |= {b"TESTNUMBER": b"%d" % number, b"VERSION": version.encode(), b"HOST6IP": b"[::1]"}
     text = b"".join(_prepared(file.read_bytes(), features, values))
@@ -95,7 +95,7 @@ def _replies_of(file: Path, features: set[str], version: str, port: int) -> Iter
 
 
 def _prepared(text: bytes, features: set[str], values: Mapping[bytes, bytes]) -> Iterator[bytes]:
-    """The lines as ``runtests.pl`` writes them for its servers: conditions, variables and calls are done with."""
+    """The lines as ``runtests.pl`` writes them for its servers, with conditions, variables and calls resolved."""
     shown, crlf = True, False
     for line in _LINE.findall(text):
         if condition := _CONDITION.match(line):
@@ -140,9 +140,9 @@ def _decoded(octets: bytes, attributes: bytes) -> bytes:
 
 
 class RawServer(Background):
-    """Sends the reply that the path names, whatever the method, and closes the connection; 404 where there is none.
+    """Sends the reply that the path names, or 404, whatever the method, and closes the connection.
 
-    Below ``/begun`` the first answer to a path is half of a file that has nothing to do with the reply.
+    Below ``/begun``, the first response for a path is half of an unrelated file.
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class RawServer(Background):
         served = self
 
         class Handler(socketserver.StreamRequestHandler):
-            timeout = 10  # seconds in which the request must have come
+            timeout = 10  # seconds within which the request must arrive
 
             def handle(self) -> None:
                 line = self.rfile.readline(_LINE_LIMIT)
@@ -163,11 +163,11 @@ class RawServer(Background):
         super().__init__(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler))
 
     def serve(self, replies: Iterable[Reply]) -> None:
-        """Have these, too."""
+        """Add these replies."""
         self._replies |= {reply.path: reply for reply in replies}
 
     def answer(self, request: str) -> bytes:
-        """What is sent in answer to the request whose first line this is."""
+        """The response to a request with this first line."""
         target = [*request.split(), "", ""][1]
         path = urlsplit(target).path
         if path.startswith("/begun/"):

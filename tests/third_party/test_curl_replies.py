@@ -1,7 +1,7 @@
-"""The replies in curl's own tests, each served as it stands: we write the bytes that curl writes, or we refuse.
+"""The replies in curl's own tests, each served unchanged: we write the bytes that curl writes, or we refuse.
 
-What a GET of ours makes of a reply is compared with what the command ``curl`` of this machine makes of it (``-f -L``).
-A reply that leads to another host is left out, since a test asks nobody but this machine.
+The result of our GET is compared with that of this machine's command ``curl -f -L``. Replies that redirect to another
+host are left out, since tests contact no other machine.
 """
 
 import shutil
@@ -18,10 +18,10 @@ from rangefetch import DownloadError, RetryPolicy, fetch, fetch_many, init_downl
 from third_party.curl_replies import RawServer, Reply, read_replies
 from third_party.obtaining import debian_source, unavailable
 
-pytestmark = pytest.mark.xdist_group("curl's replies")  # which are read, and shown to curl, once
+pytestmark = pytest.mark.xdist_group("curl's replies")  # so that they are read, and fetched by curl, only once
 
-# What curl accepts and we refuse: the reason, and the numbers of curl's tests. In each the user would get something
-# else than the file, and exit status 0.
+# Replies that curl accepts and we refuse: the reason, and the numbers of curl's tests. From curl, the user would get
+# something other than the file, and exit status 0.
 REFUSED = {
     "a part of the file (206) in reply to a request for all of it": "12 1043 1058 1117.1",
     "200 with a Content-Range that is malformed, and does not begin at 0: part of a file, as far as it says": (
@@ -44,7 +44,7 @@ REFUSED = {
     ),
 }
 
-# More than one try, for a connection that is used again may be one that the server is just closing.
+# More than one try, because the server may close a connection just when it is reused.
 COMMON: dict[str, Any] = {"max_tries": 3, "retry_wait": 0, "read_timeout": 10, "no_proxy": "*"}
 EIGHT_LANES: dict[str, Any] = {"split": 8, "max_connection_per_server": 8, "min_split_size": 1}
 
@@ -59,7 +59,7 @@ def _a_manager_that_does_not_wait_when_it_is_told_to() -> Iterator[None]:
 
 @dataclass
 class Suite:
-    """All replies that can be asked for, with what curl writes (None: it refuses)."""
+    """All replies that are requested, with the bytes that curl writes (None: it refuses)."""
 
     server: RawServer
     replies: list[Reply]
@@ -163,7 +163,7 @@ def test_we_write_what_curl_writes_but_for_what_we_refuse_with_a_reason(
 
 
 def test_a_file_that_has_begun_is_finished_with_the_bytes_of_one_reply_or_kept(suite: Suite, tmp_path: Path) -> None:
-    """Each reply comes when half of another file is there: never half of one and half of the other."""
+    """Each reply arrives after half of another file. The two must never be mixed in one file."""
     ours = _one_after_the_other(suite, tmp_path, begun=True, max_tries=4)
     mixed = [name for name, mine in ours.items() if mine is not None and mine != suite.curls[name]]
     assert mixed == []

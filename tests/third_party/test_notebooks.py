@@ -1,4 +1,4 @@
-"""Ctrl-C in a notebook: a real kernel is interrupted in a cell, and the next cell goes on."""
+"""Ctrl-C in a notebook: a real kernel is interrupted in a cell, and a later cell resumes the download."""
 
 import subprocess
 import sys

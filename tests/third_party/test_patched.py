@@ -1,4 +1,4 @@
-"""Programs in which gevent or eventlet has put its own threads in the place of Python's."""
+"""Programs in which gevent or eventlet has replaced Python's threads with its own."""
 
 import subprocess
 import sys

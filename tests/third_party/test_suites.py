@@ -1,11 +1,11 @@
-"""The test suites of programs that others have built on HTTP downloads and on aria2, run on ours."""
+"""Test suites of other people's programs that use HTTP downloads or aria2, run with ours instead."""
 
 from pathlib import Path
 
 from third_party.obtaining import pypi_packages, pypi_source
 from third_party.suites import run_suite
 
-# Those that fail on ours, with the reason.
+# Tests that fail with our daemon, and why.
 ARIA2P = {
     "tests.test_client.TestClientClass::test_get_uris_method": "our daemon may use a URI for several connections",
     "tests.test_client.TestClientClass::test_multicall_method": "with a secret, aria2p wants parameters in each call",
@@ -13,7 +13,7 @@ ARIA2P = {
 
 
 def _decided(outcomes: dict[str, tuple[str, str]], failing: dict[str, str], at_least: int) -> None:
-    """None failed but those known to, and enough of them passed for this to mean something."""
+    """Check that only tests known to fail have failed, and that enough passed for this to be meaningful."""
     for name, (outcome, why) in outcomes.items():
         if outcome != "passed":
             print(outcome, name, why[:300])
@@ -45,6 +45,6 @@ def test_aria2ps_own_tests_pass_on_our_daemon(aria2c: Path, tmp_path: Path) -> N
     )
     source = pypi_source("aria2p")
     tests = [f"tests/test_{name}.py" for name in ("api", "client", "downloads", "options", "stats")]
-    tests += ["--reruns=5", "--reruns-delay=0.1"]  # as aria2p runs them, since some go by the clock
+    tests += ["--reruns=5", "--reruns-delay=0.1"]  # as aria2p runs them, since some depend on timing
     outcomes = run_suite("on_aria2p", tests, packages=packages, directory=source, report=tmp_path / "report.xml")
     _decided(outcomes, ARIA2P, 400)

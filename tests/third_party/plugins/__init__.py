@@ -1,1 +1,1 @@
-"""Plugins by which other people's tests run on rangefetch, each in the process of its suite (``pytest -p``)."""
+"""pytest plugins that make other people's tests use rangefetch, each in the process of its suite (``pytest -p``)."""

@@ -1,7 +1,7 @@
-"""aria2p's own tests, on aria2c as our backend starts, configures and watches it (``Aria2Daemon``).
+"""aria2p's own tests, run with an aria2c that our backend starts, configures and watches (``Aria2Daemon``).
 
-Their fixture starts an aria2c of its own; here that is a daemon of ours, to which what their session files list is
-added through RPC, with the same ids. Tests that need another configuration than ours are left out.
+aria2p's fixture starts an aria2c of its own. Here that is our daemon, and the downloads listed in their session files
+are added through RPC, with the same ids. Tests that need a configuration other than ours are skipped.
 """
 
 import sys
@@ -18,7 +18,7 @@ _SECRET = "third-party"
 
 
 class OurDaemon:
-    """What their ``Aria2Server`` is to their tests."""
+    """Replaces aria2p's class ``Aria2Server``."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class OurDaemon:
         self.port = self._daemon.port
         self.client = aria2p.Client(port=self.port, secret=_SECRET, timeout=20)
         self.api = aria2p.API(self.client)
-        # What their default.conf says, so that files are under way still when they look a tenth of a second later.
+        # As in aria2p's default.conf: files must still be downloading when a test looks a tenth of a second later.
         theirs = {"max-download-limit": "10000", "max-concurrent-downloads": "2"}
         self.client.change_global_option({"dir": str(self.tmp_dir), **theirs})
         tests = sys.modules["tests"]
@@ -68,7 +68,7 @@ class OurDaemon:
 
 
 def _entries(lines: list[str]) -> list[tuple[list[str], dict[str, str]]]:
-    """An input file of aria2's: URIs in a line, and below it, indented, their options."""
+    """The entries of an aria2 input file: a line of URIs, followed by indented lines with their options."""
     entries: list[tuple[list[str], dict[str, str]]] = []
     for line in lines:
         if line.startswith((" ", "\t")):
@@ -80,7 +80,7 @@ def _entries(lines: list[str]) -> list[tuple[list[str], dict[str, str]]]:
 
 
 def pytest_collection_modifyitems() -> None:
-    """Their tests are imported by now, and each has the class by name."""
+    """Replace the class in each of aria2p's test modules, which have imported it by now."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "tests" and hasattr(module, "Aria2Server"):
             module.Aria2Server = OurDaemon  # type: ignore[attr-defined]  # replaced in a module of another's tests

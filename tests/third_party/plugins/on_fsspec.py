@@ -1,7 +1,7 @@
-"""fsspec's own tests of ``get`` for any file system, on one whose files come through rangefetch.
+"""fsspec's generic tests of ``get``, run on a file system that fetches its files with rangefetch.
 
-The project has no adapter for fsspec: a file system is one whose ``get_file`` calls ``fetch``, as here. Directories are
-those of a folder that a server of this machine serves, since HTTP has none.
+The project has no adapter for fsspec, and needs none: it is enough that ``get_file`` calls ``fetch``, as here. The
+directories are those of a folder that a local server serves, since HTTP has no directories.
 """
 
 import functools
@@ -27,7 +27,7 @@ class _Files(Handler, http.server.SimpleHTTPRequestHandler):
 
 
 class ServedFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A folder seen through a server: its names are looked up in it, its bytes are fetched."""
+    """A folder behind a server: names are looked up in the folder, bytes are fetched from the server."""
 
     cachable = False
     root_marker = "/"

@@ -1,8 +1,8 @@
-"""pooch's own tests, with rangefetch as its downloader and its test data on a server of this machine.
+"""pooch's own tests, with rangefetch as the downloader and pooch's test data on a local server.
 
-The project has no adapter for pooch: a downloader is any function of a URL, a file and a ``Pooch``, as here. Tests that
-ask other hosts (DOIs), speak FTP or SFTP, or depend on how GitHub compresses are left out. Progress bars and file
-objects stay with pooch's own downloader.
+The project has no adapter for pooch, and needs none: a downloader is any function of a URL, a file and a ``Pooch``, as
+here. Tests that contact other hosts (DOIs), use FTP or SFTP, or depend on GitHub's compression are left out. Progress
+bars and file objects are left to pooch's own downloader.
 """
 
 import functools
@@ -27,7 +27,7 @@ class _Files(Handler, http.server.SimpleHTTPRequestHandler):
 
 
 class Downloader(pooch.downloaders.HTTPDownloader):  # type: ignore[misc]  # pooch has no types
-    """pooch's, but for the transfer."""
+    """pooch's downloader, except for the transfer."""
 
     fetched = 0
 
@@ -35,10 +35,10 @@ class Downloader(pooch.downloaders.HTTPDownloader):  # type: ignore[misc]  # poo
         if check_only or self.progressbar or not isinstance(output_file, (str, os.PathLike)):
             return super().__call__(url, output_file, pooch_, check_only=check_only)
         try:
-            # pooch has made the file, so that nobody else takes its name.
+            # pooch has already created the file, to reserve its name.
             fetch(url, output_file, overwrite=True)
         except DownloadError as error:
-            raise ValueError(str(error)) from error  # on which pooch tries again
+            raise ValueError(str(error)) from error  # pooch retries after a ValueError
         Downloader.fetched += 1
         return None
 
@@ -48,7 +48,7 @@ _server = Background(http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools
 
 
 def pytest_configure() -> None:
-    """Before the tests are imported, which look both up."""
+    """Replace the data's URL and the downloader before the tests are imported, which look both up."""
     _server.__enter__()
     pooch.tests.utils.pooch_test_url = lambda: f"http://127.0.0.1:{_server.port}/"
     pooch.downloaders.HTTPDownloader = pooch.HTTPDownloader = Downloader
@@ -59,7 +59,7 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out those that ask other hosts."""
+    """Leave out the tests that contact other hosts."""
     elsewhere = [item for item in items if any(word in item.name.lower() for word in _ELSEWHERE)]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in elsewhere]

@@ -1,1 +1,1 @@
-"""Servers that others have written, each serving one directory, and what we ask of all of them."""
+"""Other people's servers, each serving one directory, and the checks that they all go through."""

@@ -1,4 +1,5 @@
-"""``python -m third_party.servers packages``: what they need of Debian; ``table``: which they are, in Markdown."""
+"""``python -m third_party.servers packages`` prints the Debian packages that the servers need, ``... table`` the servers
+as a Markdown table."""
 
 import importlib.metadata
 import json

@@ -1,11 +1,11 @@
-"""Servers that Debian packages, and some that come with a programming language."""
+"""Servers packaged by Debian, and some that come with a programming language."""
 
 from third_party.servers.model import Server
 
 __all__ = ["SERVERS"]
 
 _FTP = ("fetch", "resume")
-"""What the aria2 backend fetches; streams and batches are the native engine's."""
+"""The checks for FTP, which the aria2 backend fetches; streams and batches are the native engine's."""
 
 _APACHE = """
 ServerRoot /usr/lib/apache2
@@ -90,7 +90,7 @@ _RACK = {"config.ru": 'require "rack"\nrun Rack::Files.new("@ROOT@")\n'}
 _PLACK = {"app.psgi": 'use Plack::App::File; Plack::App::File->new(root => "@ROOT@")->to_app;\n'}
 
 SERVERS = [
-    # ---- Servers of files --------------------------------------------------------------------------------------------
+    # ---- File servers ------------------------------------------------------------------------------------------------
     Server(
         "apache",
         "apache2 -DFOREGROUND -f @WORK@/apache.conf",
@@ -240,7 +240,7 @@ SERVERS = [
         "rclone serve webdav @ROOT@ --addr 127.0.0.1:@PORT@ --etag-hash MD5",
         debian=("rclone",),
     ),
-    # ---- What languages bring with them ------------------------------------------------------------------------------
+    # ---- Servers that come with a programming language ---------------------------------------------------------------
     Server(
         "yaws",
         "yaws -i --conf yaws.conf --erlarg -noinput",
@@ -257,7 +257,7 @@ SERVERS = [
         ' {document_root, "@ROOT@"},'
         " {modules, [mod_alias, mod_range, mod_get, mod_head]}]).'",
         debian=("erlang-inets",),
-        ranges=False,  # "Content-Range: bytes=0-1/2", which is malformed
+        ranges=False,  # it sends "Content-Range: bytes=0-1/2", which is malformed
     ),
     Server("python http.server", "@PYTHON@ -m http.server --bind 127.0.0.1 -d @ROOT@ @PORT@", ranges=False),
     Server(
@@ -301,7 +301,7 @@ SERVERS = [
         debian=("twiggy",),
         files=_PLACK,
         ranges=False,
-        # Once a client has left in the middle of a large body it serves nobody any more.
+        # After a client has disconnected in the middle of a large body, it answers no further requests.
         checks=("fetch", "many", "stream"),
     ),
     Server(
@@ -310,7 +310,7 @@ SERVERS = [
         " --die-on-term --honour-range",
         debian=("uwsgi-core", "uwsgi-plugin-python3"),
     ),
-    # ---- In front of another server ----------------------------------------------------------------------------------
+    # ---- Proxies in front of another server --------------------------------------------------------------------------
     Server(
         "haproxy",
         "haproxy -db -f haproxy.cfg",

@@ -1,4 +1,4 @@
-"""Servers and frameworks of npm, and the runtimes they run on."""
+"""Servers and frameworks from npm, and the runtimes they run on."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ _NODE = ("nodejs", "npm")
 
 
 def _program(name: str, text: str, *packages: str, ranges: bool = True, **more: Any) -> Server:
-    """A server that a JavaScript program of a few lines starts."""
+    """A server started by a JavaScript program of a few lines."""
     return Server(name, "node serve.js", npm=packages, files={"serve.js": text}, ranges=ranges, **more)
 
 
 def _middleware(name: str, expression: str, *packages: str, ranges: bool = True) -> Server:
-    """One that is a handler for node's own http."""
+    """A request handler for node's own http module."""
     return _program(
         name, f'require("http").createServer({expression}).listen(@PORT@, "127.0.0.1")\n', *packages, ranges=ranges
     )
 
 
 def _command(name: str, path: str, arguments: str, *packages: str, ranges: bool = True) -> Server:
-    """A program of a package."""
+    """A server that is a program in an npm package."""
     return Server(name, f"node @PACKAGES@/node_modules/{path} {arguments}", npm=packages, ranges=ranges)
 
 

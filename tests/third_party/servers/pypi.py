@@ -1,4 +1,4 @@
-"""Servers and frameworks of PyPI."""
+"""Servers and frameworks from PyPI."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ __all__ = ["SERVERS"]
 
 
 def _program(name: str, text: str, *requirements: str, ranges: bool = True, **more: Any) -> Server:
-    """A server that a Python program of a few lines starts."""
+    """A server started by a Python program of a few lines."""
     return Server(name, "@PYTHON@ serve.py", pypi=requirements, files={"serve.py": text}, ranges=ranges, **more)
 
 
 def _application(name: str, command: str, text: str, *requirements: str, **more: Any) -> Server:
-    """One that imports an application, ``app`` of the module ``application``."""
+    """A server that imports an application: ``app`` from the module ``application``."""
     return Server(name, command, pypi=requirements, files={"application.py": text}, **more)
 
 

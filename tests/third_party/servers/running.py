@@ -1,4 +1,4 @@
-"""A server at work: installed, configured, started, and ended with all its children."""
+"""Runs a server: installs, configures and starts it, and ends it with all its child processes."""
 
 import contextlib
 import http.client
@@ -31,23 +31,23 @@ __all__ = ["Running", "installed", "packages_of", "serving"]
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
-_START_TRIES = 2  # the port may be somebody else's before the server has it
+_START_TRIES = 2  # another process may take the port before the server does
 _READY = "ready.txt"
 
 
 class _NotStartedError(Exception):
-    """With what the server has said."""
+    """The server did not start. The message includes its output."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A server that answers."""
+    """A server that is answering requests."""
 
     server: Server
     base: str
     """The URL of the directory."""
     options: dict[str, Any]
-    """Those that a download from it needs."""
+    """The options that a download from it needs."""
 
     def url(self, name: str) -> str:
         """The URL of one of the files."""
@@ -56,10 +56,10 @@ class Running:
 
 @contextlib.contextmanager
 def serving(server: Server, contents: Mapping[str, bytes], certificates: Certificates) -> Iterator[Running]:
-    """The server with these files while the block lasts; skips the test if the server cannot be had."""
+    """Run the server with these files for the block. Skips the test if the server cannot be installed."""
     packages = installed(server)
     with contextlib.ExitStack() as stack:
-        # Servers give up root's rights: what they read and write must be open to others.
+        # Servers drop root privileges, so their files and directories must be accessible to others.
         directory = Path(tempfile.mkdtemp(prefix="third-party-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         directory.chmod(0o755)
@@ -95,7 +95,7 @@ def serving(server: Server, contents: Mapping[str, bytes], certificates: Certifi
 
 
 def installed(server: Server) -> Path:
-    """The directory of its packages, which are fetched if need be; the test is skipped if they are not to be had."""
+    """The directory of its packages, which are fetched if necessary. Skips the test if they are unavailable."""
     program = shlex.split(server.command)[0]
     if "@" not in program and not shutil.which(program, path=_path()):
         unavailable(f"{program} is not there: apt-get install {' '.join(server.debian)}")
@@ -107,7 +107,7 @@ def installed(server: Server) -> Path:
 
 
 def packages_of(server: Server) -> Path:
-    """Where its packages of PyPI or npm are, or will be; any directory if it needs none."""
+    """Where its packages from PyPI or npm are, or will be; an arbitrary path if it needs none."""
     return npm_directory(*server.npm) if server.npm else pypi_directory(*_of_pypi(server))
 
 
@@ -179,7 +179,7 @@ def _process(server: Server, marks: Mapping[str, str], token: str) -> Iterator[N
 
 
 def _answers(server: Server, marks: Mapping[str, str], token: str) -> bool:
-    """Whether it serves what we have just put there: who answers at the port may be somebody else."""
+    """Whether it serves the file that we have just created, since another program may be answering at the port."""
     port = int(marks["@PORT@"])
     try:
         if server.scheme == "ftp":
@@ -206,7 +206,7 @@ def _answers(server: Server, marks: Mapping[str, str], token: str) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """It, its children and theirs, also those in sessions of their own."""
+    """End the process and all its descendants, including those in other sessions."""
     family = [process.pid]
     with contextlib.suppress(psutil.NoSuchProcess):
         family += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
@@ -223,5 +223,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _path() -> str:
-    """Where distributions put servers, which users' PATH often lacks, comes last."""
+    """The PATH, and after it the directories where distributions put servers, which a user's PATH often lacks."""
     return os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"

@@ -1,4 +1,4 @@
-"""All servers. Those of FTP come last, so that a server has the same place in every test's list."""
+"""All servers. FTP servers come last, so that a server has the same place in every test's list."""
 
 from third_party.servers import debian, npm, pypi
 

@@ -1,4 +1,4 @@
-"""Each of these servers is one that people download from: whole files, interrupted ones, many small ones, streams."""
+"""Downloads from each of these servers: whole files, interrupted ones, many small ones, and streams."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ _LARGE = "large.bin"
 _SIZE = 24 * MIB
 _MANY = 50
 _SLOWLY = 4 * MIB
-"""Bytes per second of a download that is to be killed: six seconds for the file, and its state is saved after two."""
+"""Bytes per second of a download that is killed. The file would take six seconds, and the state is saved after two."""
 _TIMEOUT_S = 90
 
 _AS_ARGUMENT = {"ca_file": "ca-certificate", "proxy": "all-proxy", "http_version": "http-version"}
@@ -40,7 +40,7 @@ _OPTIONS: dict[str, Any] = {"split": 8, "min_split_size": MIB, "total_timeout": 
 
 
 def _cases(check: str) -> list[Any]:
-    """Those servers that are to pass, or known to fail, this check; each server's tests share one worker."""
+    """The servers that go through this check; those known to fail it are marked. A server's tests share one worker."""
     cases = []
     for server in SERVERS:
         if check in server.checks:
@@ -83,7 +83,7 @@ def test_a_killed_command_is_resumed(running: Running, target: Path) -> None:
             process.send_signal(signal.SIGKILL)
     assert not target.exists()
     trace = target.parent.parent / "trace"
-    tracing = [] if running.server.scheme == "ftp" else ["--trace", str(trace)]  # aria2 cannot tell
+    tracing = [] if running.server.scheme == "ftp" else ["--trace", str(trace)]  # aria2 has no trace
     done = subprocess.run([*command, *tracing], capture_output=True, text=True, timeout=_TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     assert _sha256(target.read_bytes()) == _sha256(CONTENTS[_LARGE])
@@ -131,7 +131,7 @@ def _command(running: Running, target: Path) -> list[str]:
         "out": target.name,
         **{_AS_ARGUMENT[name]: value for name, value in running.options.items()},
     }
-    if running.server.scheme == "ftp":  # which has nothing else to show that the file is still the same
+    if running.server.scheme == "ftp":  # FTP has no validators to show that the file is still the same
         options["checksum"] = f"sha-256={_sha256(CONTENTS[_LARGE])}"
     return [
         *(sys.executable, "-m", "rangefetch", "--no-conf"),
@@ -141,7 +141,7 @@ def _command(running: Running, target: Path) -> list[str]:
 
 
 def _may_be_killed(running: Running, target: Path) -> bool:
-    """Whether something would be lost: what its state says is there, else a part file."""
+    """Whether the download has something to lose: saved bytes or, without ranges, a part file."""
     if running.server.scheme == "ftp":
         control_file = target.with_name(f"{target.name}.part.aria2")
         return control_file.exists() and ControlFile.parse(control_file.read_bytes()).written_bytes >= MIB
