@@ -16,7 +16,7 @@ def test_what_cannot_be_ended_is_an_error_that_names_it(tmp_path: Path, monkeypa
     process = Process([sys.executable, "-c", DEAF], 1, directory=tmp_path, on_end=lambda: None)
     while process.is_alive and "deaf" not in process.console():
         pass
-    # No process can ignore SIGKILL, but one that hangs in the kernel does not end. So kill() does nothing here.
+    # Nothing can ignore SIGKILL, but a process that hangs in the kernel does not end. Here, kill() does nothing.
     monkeypatch.setattr("rangefetch.aria2.process._KILL_S", 0.2)
     monkeypatch.setattr(subprocess.Popen, "kill", lambda self: None)
     with pytest.raises(ProcessManagementError, match=rf"still there: {process.pid}\b"):

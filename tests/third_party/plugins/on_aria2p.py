@@ -1,7 +1,7 @@
 """aria2p's own tests, run with an aria2c that our backend starts, configures and watches (``Aria2Daemon``).
 
-aria2p's fixture starts an aria2c of its own. Here that is our daemon, and the downloads listed in their session files
-are added through RPC, with the same ids. Tests that need a configuration other than ours are skipped.
+aria2p's fixture starts an aria2c of its own. Here that is our daemon, and the downloads in aria2p's session files are
+added through RPC, with the same ids. Tests that need a configuration other than ours are skipped.
 """
 
 import sys

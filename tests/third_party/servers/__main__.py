@@ -1,5 +1,5 @@
-"""``python -m third_party.servers packages`` prints the Debian packages that the servers need, ``... table`` the servers
-as a Markdown table."""
+"""``python -m third_party.servers packages`` prints the Debian packages that the servers need, and ``python -m
+third_party.servers table`` prints the servers as a Markdown table."""
 
 import importlib.metadata
 import json
