@@ -40,7 +40,7 @@ def native() -> Iterator[Desk]:
 
 def _half_done(desk: Desk, server: MisbehavingServer, target: Path) -> int:
     """Start a download, stop it half-way, and return how many bytes are kept."""
-    download = desk.begin(server.url("/shared-rate/x", size=SIZE, rate="48M"), target)
+    download = desk.begin(server.url("/shared-rate/x", size=SIZE, rate="12M"), target)
     until(lambda: downloaded(download) > SIZE // 2)
     desk.halt(download)
     server.wait_idle()
@@ -52,7 +52,7 @@ def _half_done(desk: Desk, server: MisbehavingServer, target: Path) -> int:
 
 def _finish(desk: Desk, server: MisbehavingServer, target: Path, kept: int) -> None:
     """Finish the download, and check that only missing bytes were fetched."""
-    result = desk.fetch(server.url("/shared-rate/x", size=SIZE, rate="48M"), target)
+    result = desk.fetch(server.url("/shared-rate/x", size=SIZE, rate="12M"), target)
     server.wait_idle()
     assert target.read_bytes() == content(SIZE)
     assert names(target.parent) == ["file.bin"]
@@ -76,7 +76,7 @@ def test_begun_by_aria2_and_finished_natively(
 
 
 def test_to_and_fro(native: Desk, desk: Desk, server: MisbehavingServer, target: Path) -> None:
-    url = server.url("/shared-rate/x", size=SIZE, rate="48M")
+    url = server.url("/shared-rate/x", size=SIZE, rate="12M")
     for share, hands in enumerate([native, desk, native, desk], start=1):
         download = hands.begin(url, target)
         while downloaded(download) <= share * SIZE // 6:

@@ -83,16 +83,18 @@ def test_lanes_are_taken_away_while_it_runs(server: MisbehavingServer, target: P
 def test_new_headers_are_sent_with_the_next_requests(stage: Stage) -> None:
     gid = stage.begin(headers={"X-Token": "old"}, split=2, user_agent="old/1")
     until(lambda: len(stage.server.requests) >= 2)
-    before = len(stage.server.requests)
     stage.manager.change_options(gid, headers={"X-Token": "new"}, user_agent="new/2", split=4)
-    until(lambda: len(stage.server.requests) > before)
+    until(lambda: ("new", "new/2") in _tokens(stage))
     stage.valve.open()
     assert stage.manager.wait(gid, timeout=30).path.read_bytes() == content(SIZE)
-    asked = [(each.headers["x-token"], each.headers["user-agent"]) for each in stage.server.requests]
-    changed = asked.index(("new", "new/2"))
-    assert changed >= before
-    assert set(asked[:changed]) == {("old", "old/1")}
-    assert set(asked[changed:]) == {("new", "new/2")}
+    sent = _tokens(stage)
+    changed = sent.index(("new", "new/2"))
+    assert set(sent[:changed]) == {("old", "old/1")}
+    assert set(sent[changed:]) == {("new", "new/2")}
+
+
+def _tokens(stage: Stage) -> list[tuple[str, str]]:
+    return [(each.headers["x-token"], each.headers["user-agent"]) for each in stage.server.requests]
 
 
 def test_a_further_mirror_is_used_at_once(

@@ -140,7 +140,7 @@ def test_a_child_forked_while_a_thread_loads_rangefetch_fetches_right(
 def test_the_parents_manager_refuses_in_the_child_with_a_clear_error(
     server: MisbehavingServer, target: Path, verb: str
 ) -> None:
-    url = server.url("/slow/x", size=SIZE, rate="1M")
+    url = server.url("/shared-rate/x", size=SIZE, rate="256K")
     done = run_child("use_the_parents_manager", url, target, verb)
     assert done.stderr == ""
     assert done.stdout.startswith("RuntimeError: ")
@@ -151,6 +151,6 @@ def test_the_parents_manager_refuses_in_the_child_with_a_clear_error(
 
 
 def test_the_parents_manager_may_be_stopped_in_the_child(server: MisbehavingServer, target: Path) -> None:
-    done = run_child("use_the_parents_manager", server.url("/slow/x", size=SIZE, rate="1M"), target, "stop")
+    done = run_child("use_the_parents_manager", server.url("/shared-rate/x", size=SIZE, rate="256K"), target, "stop")
     assert (done.stdout, done.stderr) == ("nothing\n", "")
     assert names(target.parent) == begun(target)

@@ -1,7 +1,7 @@
 """The files that the test servers serve: reproducible bytes, in which a misplaced byte is noticed."""
 
 import email.utils
-import random
+import hashlib
 import re
 import threading
 from collections import OrderedDict
@@ -9,7 +9,6 @@ from collections import OrderedDict
 __all__ = ["content", "etag", "http_date", "modified", "parse_size"]
 
 _CACHE_LIMIT = 128 << 20  # bytes; each worker has its own cache
-_PIECE = 1 << 20  # bytes; generating pieces keeps randbytes from building an integer of the whole size
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 _cache: OrderedDict[tuple[int, int], bytes] = OrderedDict()
@@ -34,8 +33,7 @@ def content(size: str | int, seed: int = 0) -> bytes:
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
-        source = random.Random(f"{size}:{seed}")
-        made = b"".join(source.randbytes(min(_PIECE, size - at)) for at in range(0, size, _PIECE))
+        made = hashlib.shake_128(f"{size}:{seed}".encode()).digest(size)
         _cache[key] = made
         while len(_cache) > 1 and sum(map(len, _cache.values())) > _CACHE_LIMIT:
             _cache.popitem(last=False)
