@@ -18,7 +18,7 @@ cdef tuple _event(const Message *item, object file):
     return (
         names_of_events[<int>item.type], file, item.code, item.status, item.fault, item.sys_errno, item.retry_after_s,
         item.offset, item.received, _decode(item.text), _octets(item.headers), item.source, item.epoch, item.request,
-        _decode(item.address), item.host, item.trace[0] if item.trace != NULL else None,
+        _decode(item.address), item.host, item.kept, item.trace[0] if item.trace != NULL else None,
     )
 
 

@@ -83,6 +83,7 @@ cdef struct Message:
     int64_t retry_after_s
     int64_t offset      # the position of the transfer
     int64_t received    # bytes of its range that it had written by then
+    int64_t kept        # EVENT_FAILED: bytes of the file that are there, without those of transfers in progress
     int64_t request     # number of the request among the file's, starting at 1
     int64_t host        # the number of the host that it was sent to
     char *text          # owned by the message (may be NULL): the final URL, or libcurl's error message

@@ -50,7 +50,7 @@ from rangefetch.platform cimport (
 )
 from rangefetch.peers cimport ask_for_room
 from rangefetch.pool cimport make_room
-from rangefetch.report cimport copy_text, post, post_about, post_last, status_of
+from rangefetch.report cimport copy_text, describe, post, post_about, post_last, status_of
 from rangefetch.service cimport note_bytes, note_refusal
 from rangefetch.small cimport allocate, small_arrives, small_closes, small_forgets, small_holds
 from rangefetch.tail cimport help_slowest
@@ -150,7 +150,7 @@ cdef inline void small_ends(Loop *loop, Lane *lane) noexcept nogil:
 cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     """Report why the lane, which was released, failed, and hold a lane until Python has decided."""
     cdef FileCore *file = lane.file
-    cdef bint told
+    cdef Message event
     if file.small.stage == HELD and lane.fault == FAULT_DISK:
         # The file system may not support files without a name. If it is full instead, that will show again.
         lane_rest(loop, lane)
@@ -170,11 +170,23 @@ cdef inline void fail(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     file.lanes_held += 1
     if file.mapped and lane.position - lane.start < NO_PROGRESS_BYTES:
         blocks_note_failure(&file.blocks, lane.position, lane.claim_end)
-    told = post_about(loop, EVENT_FAILED, lane, code, words_for(lane, code))
+    event = describe(EVENT_FAILED, lane, code, words_for(lane, code))
     lane_rest(loop, lane)
-    if not told:
+    event.kept = kept_bytes(loop, file)
+    if not post(loop, &event):
         # There is no memory to ask Python what to do next. The memory for the last event was set aside.
         end_file(loop, file, EVENT_REMOVED)
+
+
+cdef inline int64_t kept_bytes(Loop *loop, FileCore *file) noexcept nogil:
+    """Bytes of the file without those of transfers in progress, which are revoked if a response turns out too long."""
+    cdef int64_t kept = file.blocks.bytes_done
+    cdef Lane *lane = loop.lanes
+    while lane != NULL:
+        if lane.file == file and file.mapped and lane.hedge.octets == NULL:
+            kept -= lane.position - lane.start
+        lane = lane.next
+    return kept
 
 
 cdef inline const char *words_for(Lane *lane, CURLcode code) noexcept nogil:
@@ -189,6 +201,7 @@ cdef inline void fail_elsewhere(Loop *loop, FileCore *file, Message *refused) no
     event.type = EVENT_FAILED
     event.number = 0
     event.request = file.counters.requests
+    event.kept = file.blocks.bytes_done
     file.lanes_held += 1
     if event.received < NO_PROGRESS_BYTES:
         blocks_note_failure(&file.blocks, event.offset, refused.number)

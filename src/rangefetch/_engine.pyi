@@ -15,6 +15,8 @@ OLDEST_LIBCURL: Final[tuple[int, int, int]]
 _EventName = Literal["ANSWERED", "FAILED", "DONE", "REMOVED", "MET", "TRACE", "REACHED", "HELD"]
 """For type checkers only. MET is the first accepted response of a further source, REACHED is requested by
 ``File.read_to``."""
+_Trace = dict[str, int] | None
+_Event = tuple[_EventName, Any, int, int, int, int, int, int, int, str, str, int, int, int, str, int, int, _Trace]
 
 EVENTS: Final[frozenset[_EventName]]
 """The names of all events."""
@@ -469,23 +471,19 @@ class Engine:
     def add_all(self, files: list[File], loops: list[int]) -> None:
         """``add`` several files, each on the loop at the same index; each loop is woken once. If a file cannot be
         added, the error is raised, and the files before it stay added."""
-    def events(
-        self, whole: list[File] | None = None
-    ) -> list[
-        tuple[
-            _EventName, Any, int, int, int, int, int, int, int, str, str, int, int, int, str, int, dict[str, int] | None
-        ]
-    ]:
+    def events(self, whole: list[File] | None = None) -> list[_Event]:
         """The events since the last call, oldest first.
 
         Each is a tuple ``(name, file, curl_code, status, fault, errno, retry_after_s, offset, received_bytes, text,
-        headers, source, epoch, request, address, host, trace)``:
+        headers, source, epoch, request, address, host, kept_bytes, trace)``:
 
         - ``text`` is the final URL for ANSWERED, libcurl's error message for FAILED;
         - ``headers`` are the response's, one "Name: value" per line;
         - ``epoch`` is the source's epoch (``File.epoch``) when the request was sent;
         - ``request`` is how many requests the file had made by then, including this one;
         - ``address`` is the requested URL, after redirects, and ``host`` the number of the host connected to;
+        - ``kept_bytes``, for FAILED, is how many bytes of the file are there, without those of transfers in progress,
+          which are taken back if a response turns out to be too long;
         - ``trace`` is None except for TRACE: the requested range, the bytes received, the status, the fault, the
           connections opened, libcurl's timings in microseconds (``CURLINFO_*_TIME_T``), the start in milliseconds after
           the loop received the file, and whether the transfer was a hedge or was cut short by a steal.

@@ -41,6 +41,7 @@ class Event(NamedTuple):
     request: int
     address: str
     host: int
+    kept_bytes: int
     trace: dict[str, int] | None
 
 

@@ -164,6 +164,22 @@ def test_bytes_too_many_that_a_limit_holds_back_are_seen(driver: Driver, server:
     driver.end(file)
 
 
+def test_a_failure_says_how_much_is_there_without_what_other_transfers_are_bringing(
+    driver: Driver, server: MisbehavingServer
+) -> None:
+    url = server.url("/script", size=4 * MIB, steps="stall:after=500000", then="overflow:framing=chunked")
+    known: dict[str, Any] = {"size": 4 * MIB, "block_size": MIB, "blocks": b"\2\0\0\0", "least_bytes": 1}
+    file = driver.add(url, content(MIB) + bytes(3 * MIB), lanes=2, first_bytes=MIB, **known)
+    driver.until(lambda: driver.names(file).count("FAILED") == 1 and file.downloaded > MIB)
+    file.release()
+    driver.until(lambda: driver.names(file).count("FAILED") == 2)
+    assert {(event.fault, event.kept_bytes) for event in driver.log if event.name == "FAILED"} == {
+        (_engine.FAULTS["OVERFLOW"], MIB)
+    }
+    file.remove()
+    driver.end(file)
+
+
 def test_bytes_beyond_a_range_spare_what_follows_it(driver: Driver, server: MisbehavingServer) -> None:
     # The first and third of three blocks are there; the answer for the second is longer than the block.
     size, octets = 3 * MIB, content(3 * MIB)

@@ -11,10 +11,13 @@ import pytest
 
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.disk import state
+from rangefetch.errors import BadAnswer
 from rangefetch.transfer import keeping
 from servers.background import Background, Handler
-from servers.misbehaving import content
-from support.downloads import downloaded
+from servers.misbehaving import MisbehavingServer, content
+from servers.routing import ROUTES, Ask, Route
+from servers.wire import Pace, Reply
+from support.downloads import downloaded, fails
 from support.files import MIB
 from support.waiting import until
 
@@ -116,3 +119,36 @@ def test_what_an_overflow_takes_back_is_taken_from_the_saved_state_too(
     result = manager.wait(gid, 30)
     assert target.read_bytes() == content(SIZE)
     assert result.resumed == 0
+
+
+class _Follows(Pace):
+    """Lets 256 KiB pass for each request that the server has received, until it is over."""
+
+    def __init__(self, server: MisbehavingServer) -> None:
+        super().__init__(1 << 40)
+        self.over = threading.Event()
+        self._server = server
+        self._sent = 0
+
+    def reserve(self, size: int) -> float:
+        self._sent += size
+        while self._sent > len(self._server.requests) * (256 << 10) and not self.over.wait(0.005):
+            pass
+        return 0.0
+
+
+def test_what_another_transfer_is_bringing_is_no_progress_where_responses_are_too_long(
+    server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = _Follows(server)
+
+    def follows(ask: Ask, reply: Reply) -> Reply:
+        reply.pace = pace
+        return reply
+
+    monkeypatch.setitem(ROUTES, "follows", Route("follows", follows, {}))
+    url = server.url("/script/x", size=SIZE, steps="follows", then="overflow:framing=chunked")
+    fails(BadAnswer, url, target, split=2, max_tries=3, retry_wait=0.01)
+    pace.over.set()
+    # Three times as many tries as usual, since another lane works; the first response; a request without a range.
+    assert len(server.requests) <= 3 * 3 + 2

@@ -32,7 +32,7 @@ def made(stage: Stage = Stage.PREPARING) -> Any:
 
 
 def event(small: Any, name: str) -> EngineEvent:
-    fields: list[Any] = [name, small.file, *[0] * 7, "", "", *[0] * 3, "", 0, None]
+    fields: list[Any] = [name, small.file, *[0] * 7, "", "", *[0] * 3, "", 0, 0, None]
     return EngineEvent._make(fields)
 
 

@@ -284,10 +284,10 @@ class Recovery:
         enough progress for the count to begin again.
         """
         task = self._task
-        file = task.file
         if not self._tries.is_further(failure.request):
             return False
-        if self._tries.fail(file.downloaded, file.size, file.requests, task.now_s()):
+        there = failure.kept_bytes if failure.fault is Fault.OVERFLOW else task.file.downloaded
+        if self._tries.fail(there, task.file.size, task.file.requests, task.now_s()):
             self.resort.row_begins()
         most = task.options.max_tries * len(task.sources.usable())
         if failure.other_lanes:

@@ -33,4 +33,5 @@ class EngineEvent(NamedTuple):
     request: int
     address: str
     host: int
+    kept_bytes: int
     trace: Mapping[str, int] | None

@@ -84,8 +84,9 @@ class Failure:
     before. ``redirected``: a redirect led to the address. ``named_again``: the original URL was asked again and
     redirected to this same address, which had failed before (or it was asked again often enough). ``ranged``: a range
     was requested. ``same_total``: the response states the size that the file is known to have. ``source``: the source's
-    number. ``request``: the request's number, counted per file. ``address``: the URL that was asked. ``host``: the
-    governor's number of that host.
+    number. ``kept_bytes``: how much of the file is there without what transfers in progress have brought, which is
+    taken back if they turn out too long as well. ``request``: the request's number, counted per file. ``address``: the
+    URL that was asked. ``host``: the governor's number of that host.
     """
 
     code: int = 0
@@ -94,6 +95,7 @@ class Failure:
     errno: int = 0
     retry_after_s: int = 0
     received_bytes: int = 0
+    kept_bytes: int = 0
     text: str = ""
     source: int = 0
     request: int = 0
@@ -126,6 +128,7 @@ class Failure:
             errno=event.errno,
             retry_after_s=event.retry_after_s,
             received_bytes=event.received_bytes,
+            kept_bytes=event.kept_bytes,
             text=event.text,
             source=event.source,
             request=event.request,
