@@ -1,15 +1,16 @@
-"""Breaks the guards one at a time, and has the tests notice each.
+"""Breaks the guards one at a time and checks that a test notices each.
 
     .ci/mutants.py [--list] [--only EXPRESSION] [--jobs N]
 
-A mutant is a guard that is never taken (``if``), or a question that always has the same answer (a function of ``bint``
-or ``bool``). All of them are compiled into one engine, in a copy of the tree under build/mutants; the environment's
-``RANGEFETCH_MUTANT`` says which is awake, and without it the copy is what ships. For each one the tests of its file are
-run, quickest first, until one fails, and once more when it is run alone, since a busy machine makes some fail, too: the
-mutant was noticed. One that none notices has survived, and is printed at the
-end. ``HARMLESS`` has those that change nothing anybody could notice, each with its reason; they are not tried.
+A mutant is an ``if`` whose branch is never taken, or a function returning ``bint`` or ``bool`` that always returns the
+same value. All mutants are compiled into one engine, in a copy of the tree under build/mutants; the environment
+variable ``RANGEFETCH_MUTANT`` activates one of them, and without it the copy behaves like the original. For each mutant
+the tests of its file run, quickest first, until one fails. That test then runs again alone, since some also fail when
+the machine is busy; if it fails again, the mutant was noticed. A mutant that no test notices has survived, and is
+printed at the end. ``HARMLESS`` lists the mutants that change nothing observable, each with its reason; they are not
+tried.
 
-The tests mostly wait, so that with ``--jobs 6`` two processors are enough for six at a time.
+The tests mostly wait, so two processors are enough for ``--jobs 6``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-/* The physical limit that the downloaders are measured against: one thread, poll(2), no HTTP library, no checks
- * beyond status and length, no resume.
+/* The machine's limit, to measure the downloaders against: one thread, poll(2), no HTTP library, no checks beyond
+ * status and length, no resume.
  *
  *     rawsockets recv|splice ADDRESS PORT PATH SIZE FILE CONNECTIONS     one file, in ranges, into a preallocated file
- *     rawsockets files ADDRESS PORT LIST DIRECTORY CONNECTIONS           the paths in LIST, a line each, one file each
+ *     rawsockets files ADDRESS PORT LIST DIRECTORY CONNECTIONS           many files; LIST has one path per line
  *
- * recv: recv into one buffer, pwrite from it. splice (Linux): socket to pipe to file, bytes never enter the process.
+ * recv: recv into one buffer, pwrite from it. splice (Linux): from socket to pipe to file; the data never enters the
+ * process.
  */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
@@ -22,15 +23,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* BUFFER_SIZE: the fastest of 32 KiB to 1 MiB on loopback. */
+/* BUFFER_SIZE was the fastest size between 32 KiB and 1 MiB on loopback. */
 enum { HEAD_SIZE = 8192, BUFFER_SIZE = 256 << 10, PIPE_SIZE = 1 << 20 };
 static const long long SMALLEST_RANGE = 1 << 20, LARGEST_RANGE = 16 << 20;
 
 struct connection {
     int socket, file, pipe[2];
-    int in_head;            /* the answer's head is not complete yet */
+    int in_head;            /* the response's headers are not complete yet */
     int filled;             /* bytes in head[] */
-    long long offset, left; /* where the next body byte goes; how many are still to come */
+    long long offset, left; /* where the next body byte goes; how many are still missing */
     char head[HEAD_SIZE + 1];
 };
 
@@ -76,7 +77,7 @@ static void open_connection(struct connection *c)
     setsockopt(c->socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
-/* Asks for the next range or file on this connection; 0 when there is nothing left to ask for. */
+/* Requests the next range or file on this connection. Returns 0 if there is nothing left to request. */
 static int ask(struct connection *c)
 {
     char request[HEAD_SIZE], range[80] = "";
@@ -108,7 +109,7 @@ static int ask(struct connection *c)
     return 1;
 }
 
-/* Reads as much of the head as there is; when it is complete, writes the body bytes that came along. */
+/* Reads the headers that have arrived. Once they are complete, writes the body bytes that came with them. */
 static void read_head(struct connection *c)
 {
     ssize_t got = recv(c->socket, c->head + c->filled, HEAD_SIZE - c->filled, MSG_DONTWAIT);
@@ -230,7 +231,7 @@ int main(int count, char **words)
     int live = 0;
     for (int i = 0; i < connections; i++) {
         struct connection *c = &all[i];
-        waits[i].fd = -1; /* poll passes over it */
+        waits[i].fd = -1; /* poll ignores it */
         if (many ? next_path == path_count : next_start == size)
             continue;
         open_connection(c);

@@ -1,4 +1,4 @@
-/* A fake libcurl that has just received the header of a response, and nothing else. For harness.pyx. */
+/* For harness.pyx: a libcurl that has just received a response, of which it has only the status and the headers. */
 #ifndef FAKE_CURL_H
 #define FAKE_CURL_H
 
@@ -15,7 +15,7 @@ static int fake_header_count;
 static char fake_text[MOST_TEXT + 1];
 static long fake_status;
 
-/* Lines "Name: value", as a server might send them. Zero bytes become spaces, since libcurl never passes them on. */
+/* Receives lines "Name: value", as a server might send them. NUL bytes become spaces, since libcurl rejects them. */
 static void fake_receive(long status, const unsigned char *data, size_t size) {
     fake_status = status;
     fake_header_count = 0;
@@ -54,7 +54,7 @@ static int fake_header(
     return header.amount > number ? 0 : 1;
 }
 
-/* The length as libcurl reads it: digits, no overflow, and only without a transfer coding, which frames the body. */
+/* Content-Length as libcurl reads it: only digits, only what fits, and ignored if there is a Transfer-Encoding. */
 static int64_t fake_length(void) {
     struct curl_header *header = NULL;
     if (fake_header(NULL, "Transfer-Encoding", 0, 1, -1, &header) == 0) return -1;
@@ -78,7 +78,7 @@ static CURLcode fake_getinfo(CURL *easy, CURLINFO info, ...) {
     return CURLE_OK;
 }
 
-/* These names are macros for fields of the table of libcurl's functions. */
+/* Replaces two functions in libcurl.h's table; the names are its macros for the table's fields. */
 static void fake_begin(void) {
     curl_easy_header = fake_header;
     curl_easy_getinfo = fake_getinfo;

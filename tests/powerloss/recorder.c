@@ -1,8 +1,8 @@
-/* Records what a process does to the files in a directory, in order: writes with their data, changes of length, syncs,
- * and changes of names. Used with LD_PRELOAD; RECORD_UNDER is the directory, RECORD_TO the log.
+/* Preloaded into a process: logs what it does to the files in a directory, in order: writes with their data, changes of
+ * length, syncs, and names that are created, changed or removed. RECORD_UNDER is the directory, RECORD_TO the log.
  *
- * A record is a line `what inode offset size name other-name`, separated by tabs; that of a write is followed by `size`
- * bytes of data. Calls are serialised, so that the log has the order in which they happened.
+ * A record is a line, `what inode offset size name other-name`, separated by tabs; `size` bytes of data follow the line
+ * of a write. Only one call runs at a time, so the log has them in the order in which they happened.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -21,7 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* The system calls themselves, past the functions in this file that replace libc's. */
+/* The real system calls, bypassing the functions below. */
 #define raw(...) real_syscall()(__VA_ARGS__)
 
 static long (*real_syscall(void))(long, ...) {
@@ -35,7 +35,7 @@ static char under[PATH_MAX];
 static int log_fd = -1;
 static dev_t device;
 
-/* One call at a time, across processes, since aria2c is a process of its own. */
+/* Lets one call run at a time, in all processes: aria2c is a separate one. */
 static void enter(void) {
     pthread_mutex_lock(&lock);
     if (log_fd >= 0) flock(log_fd, LOCK_EX);
@@ -75,7 +75,7 @@ static void record(const char *what, ino_t inode, int64_t offset, const void *da
     if (data) put(data, (size_t)size);
 }
 
-/* The file name of a path in the directory; NULL if the path is elsewhere. */
+/* The name of a path in the directory; NULL if it is elsewhere. */
 static const char *name_of(int at, const char *path, char *room) {
     char whole[PATH_MAX], link[64], real_directory[PATH_MAX];
     if (log_fd < 0) return NULL;
@@ -98,7 +98,7 @@ static const char *name_of(int at, const char *path, char *room) {
     return room;
 }
 
-/* The inode of an open file if it is of this kind and on the directory's file system, otherwise 0. */
+/* The inode of an open file of that kind (regular, directory) on the directory's file system; 0 for any other. */
 static ino_t inode_of(int fd, mode_t kind) {
     struct stat status;
     if (log_fd < 0 || fd == log_fd || fstat(fd, &status) != 0 || status.st_dev != device) return 0;
@@ -115,7 +115,7 @@ static int opened(int fd, int at, const char *path, int flags, ino_t before) {
     struct stat status;
     if (fd < 0 || log_fd < 0 || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) return fd;
     if ((flags & O_TMPFILE) == O_TMPFILE) {
-        /* The inode number may be that of a deleted file. */
+        /* Its inode number may have been that of a deleted file. */
         record("fresh", status.st_ino, 0, NULL, 0, "", "");
         return fd;
     }
@@ -135,7 +135,7 @@ static int opened(int fd, int at, const char *path, int flags, ino_t before) {
         va_end(list);                                 \
     }
 
-/* libc writes the data of streams without calling our write(), so their content is recorded when they are synced. */
+/* libc writes a stream's data without calling our write(), so we log the whole content when the file is synced. */
 enum { MOST_STREAMS = 1024 };
 static char is_stream[MOST_STREAMS];
 

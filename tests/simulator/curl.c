@@ -1,24 +1,26 @@
 /* A libcurl without a network: the libcurl functions that the engine calls, with simulated servers and simulated time.
  *
  * It keeps what libcurl promises (libcurl-multi(3), libcurl-errors(3), CURLOPT_WRITEFUNCTION(3), curl_easy_pause(3)) and
- * what the engine may rely on:
+ * what the engine relies on:
  *
- *   - callbacks come only from curl_multi_perform, from curl_easy_pause, and, for sockets that are closed, from
+ *   - callbacks are called only by curl_multi_perform and curl_easy_pause; the close callback also by
  *     curl_multi_remove_handle and curl_multi_cleanup;
- *   - a body comes in pieces of 1 to 16384 bytes (CURL_MAX_WRITE_SIZE), in a buffer that is used again for the next
- *     ones; with CURLOPT_VERBOSE the debug callback is told of each span before its first piece;
- *   - a piece that is answered with CURL_WRITEFUNC_PAUSE is kept and comes again, from memory of libcurl's own, and so
- *     does what was received with it; any other number than the piece's size ends the transfer with CURLE_WRITE_ERROR;
- *   - no more than Content-Length is handed over;
- *   - what getinfo and curl_easy_header say is of the last transfer until the next one has begun, which is in
- *     curl_multi_perform;
- *   - a message lives until its handle is removed;
- *   - a connection is idle after an answer that came to its end, and is used again; a transfer that is broken off before
- *     closes it, unless it is one stream of several (HTTP/2);
- *   - a socket is closed with the argument of the transfer that it was opened for.
+ *   - a body arrives in pieces of 1 to 16384 bytes (CURL_MAX_WRITE_SIZE), in a buffer that the next pieces reuse; with
+ *     CURLOPT_VERBOSE the debug callback gets everything that was read at once before the write callback gets its first
+ *     piece;
+ *   - if the write callback returns CURL_WRITEFUNC_PAUSE, libcurl copies the piece and the rest of what was read with
+ *     it into memory of its own and delivers both later; if it returns any other number than the piece's size, the
+ *     transfer ends with CURLE_WRITE_ERROR;
+ *   - never more than Content-Length bytes are delivered;
+ *   - curl_easy_getinfo and curl_easy_header report on the last transfer until curl_multi_perform begins the next one;
+ *   - a message is valid until its handle is removed;
+ *   - a connection becomes idle after a complete answer, and is reused; a transfer that ends earlier closes its
+ *     connection, unless that is an HTTP/2 connection;
+ *   - the close callback gets the argument that was set in the transfer that opened the socket.
  *
- * Where versions differ, World says which way: 7.88 does not know CURLMOPT_NETWORK_CHANGED, and forgets an error that a
- * callback reports within curl_easy_pause; newer ones close the socket of a transfer that was broken off some time later.
+ * Where versions of libcurl differ, World.old_curl chooses: 7.88 does not know CURLMOPT_NETWORK_CHANGED, and loses an
+ * error that a callback reports within curl_easy_pause; newer versions close the socket of an aborted transfer some
+ * rounds later.
  */
 #define _GNU_SOURCE
 #include "simulator.h"
@@ -44,7 +46,7 @@ typedef struct rf_multi CURLM;
 
 enum {
     MAX_WRITE_BYTES = 16384,
-    MOST_READS = 10,             /* of one transfer in one curl_multi_perform */
+    MOST_READS = 10,             /* per transfer and curl_multi_perform */
     SOCKET_BUFFER_BYTES = 1 << 18,
     IDLE_TOO_LONG_US = 118000000, /* CURLOPT_MAXAGE_CONN's default */
     WRITE_PAUSE = 0x10000001,
@@ -66,10 +68,10 @@ typedef struct Connection {
     int fd;
     int streams;      /* transfers on it */
     int http2;
-    int answered;     /* whether the server serves it, or has it wait in line */
-    int64_t number;   /* the older, the smaller */
-    int died;         /* the code with which all of its transfers end */
-    int closing;      /* out of use, and closed in one of the next rounds */
+    int answered;     /* the server serves it; otherwise it waits in the server's queue */
+    int64_t number;   /* older connections have smaller ones */
+    int died;         /* if not 0, the code that all its transfers end with */
+    int closing;      /* if not 0, no longer used, and closed after so many rounds */
     int64_t idle_since_us;
     close_callback on_close;
     void *on_close_arg;
@@ -92,16 +94,16 @@ struct rf_easy {
     CURLM *multi;
     CURL *next;
     Phase phase;
-    int64_t due_us; /* when something happens next */
+    int64_t due_us; /* when its next step is due */
     Connection *connection;
     int second_address;
     int connect_code;
     Request request;
     Fault *fault;
     Answer answer;
-    int64_t body_at;    /* bytes of the body that have been taken from the network */
-    int64_t taken_bytes; /* ... and of what Content-Length announces */
-    int64_t filled_us, waiting_bytes; /* what has arrived, and when that was last looked at */
+    int64_t body_at;    /* bytes of the body read from the network */
+    int64_t taken_bytes; /* ... without those beyond Content-Length */
+    int64_t filled_us, waiting_bytes; /* bytes that have arrived and are unread, and when they were last counted */
     int64_t stalled_until_us;
     int paused;
     char *kept;
@@ -125,7 +127,7 @@ struct rf_multi {
     int inside;
 };
 
-/* What is received is here first; one loop runs at a time. */
+/* The receive buffer. All loops share it, since only one runs at a time. */
 static char buffer[512 << 10];
 
 static int64_t requests_of[MOST_SERVERS], connections_of[MOST_SERVERS];
@@ -136,20 +138,21 @@ const char *host_name(int64_t server) { return names[server]; }
 
 /* ---- Python ------------------------------------------------------------------------------------------------------ */
 
-/* Called when something is due for whoever uses the engine, or the engine has told something: acts, and says when it is
- * to be called next. -1: the world ends. */
+/* The engine's user, in Python. Called when the user has something to do, or when the engine has sent events. Returns
+ * when to call it next; -1 ends the world. */
 typedef int64_t (*act_callback)(int64_t now_us);
 static act_callback act;
 static int64_t act_due_us;
 static int engine_bell = -1;
 static int over = 1;
 
-/* Several loops run in turns, each from one curl_multi_poll to its next: the one that has to do first. */
+/* Several loops take turns, each from one curl_multi_poll to its next. The next turn goes to the loop that has to do
+ * something first. */
 enum { MOST_LOOPS = 8, NOBODY = -1 };
 static CURLM *multis[MOST_LOOPS];
 typedef struct {
     int fd;           /* its bell */
-    int64_t until_us; /* when it wakes without that */
+    int64_t until_us; /* when it wakes if the bell does not ring */
 } Waiting;
 static Waiting waiting[MOST_LOOPS];
 static int loops_made, loops_started, loops_in_all, turn = NOBODY;
@@ -157,7 +160,7 @@ static pthread_cond_t turned = PTHREAD_COND_INITIALIZER;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t ended = PTHREAD_COND_INITIALIZER, started = PTHREAD_COND_INITIALIZER;
 
-/* The world is as Python has filled it; its engine is yet to be made. */
+/* Begins a world that Python has filled in. Its engine is created afterwards. */
 void world_begins(act_callback function) {
     world.now_us = BEGINNING_US;
     world.requests = world.connections = world.delivered_bytes = world.polls = world.open_sockets = world.easies = 0;
@@ -168,7 +171,7 @@ void world_begins(act_callback function) {
     memset(world.fired, 0, sizeof world.fired);
     memset(requests_of, 0, sizeof requests_of);
     memset(connections_of, 0, sizeof connections_of);
-    /* What the process remembers of hosts is of other worlds. */
+    /* New host names, so that nothing the process remembers about hosts of earlier worlds applies. */
     worlds++;
     for (int i = 0; i < MOST_SERVERS; i++) snprintf(names[i], sizeof names[i], "h%d.w%lld.test", i, (long long)worlds);
     the_system_begins();
@@ -180,8 +183,8 @@ void world_begins(act_callback function) {
     over = 0;
 }
 
-/* The engine is there with so many loops, and rings this bell when it has told something. Until then they have waited,
- * and none of what they did before counts. */
+/* Starts the world: its engine has `loops` loops, and rings `bell` when it has sent events. The loops have been waiting
+ * for this in curl_multi_poll; nothing that they did before counts. */
 void world_starts(int bell, int loops) {
     pthread_mutex_lock(&lock);
     loops_in_all = loops;
@@ -195,7 +198,7 @@ void world_starts(int bell, int loops) {
     pthread_mutex_unlock(&lock);
 }
 
-/* Until the world has ended. Returns whether it did before `seconds` of real time were over. */
+/* Waits until the world has ended, for at most `seconds` of real time. Returns whether it has ended. */
 int world_lasts(int seconds) {
     struct timespec until;
     int result = 0;
@@ -231,12 +234,12 @@ static void open_of(Connection **link, Connection *connection) {
     *link = connection;
 }
 
-/* The server takes on the connection that has waited longest, whichever loop it is of. */
+/* Has the server serve the connection that has waited longest, of any loop, if it can serve one more. */
 static void serve_next(int64_t server) {
     int64_t most = world.servers[server].most_served;
     int64_t served = 0;
     Connection *oldest = NULL;
-    if (over) return; /* the loops end side by side */
+    if (over) return; /* the loops now run at the same time */
     for (int i = 0; i < loops_made; i++)
         for (Connection *each = multis[i]->connections; each; each = each->next)
             if (each->server == server && !each->closing) {
@@ -259,7 +262,7 @@ static void close_connection(CURLM *multi, Connection *connection) {
     free(connection);
 }
 
-/* Takes the transfer from its connection; `reusable`: the answer has come to its end. */
+/* Detaches the transfer from its connection; `reusable`: the answer is complete. */
 static void leave_connection(CURL *easy, int reusable) {
     Connection *connection = easy->connection;
     if (connection == NULL) return;
@@ -294,7 +297,7 @@ static Connection *idle_connection(CURLM *multi, int64_t server) {
         next = each->next;
         if (each->server != server || each->closing || each->died) continue;
         if (each->streams == 0 && world.now_us - each->idle_since_us >= world.servers[server].idle_us) {
-            /* The server has closed it, which is seen now. */
+            /* The server closed it some time ago, which libcurl notices only now. */
             close_connection(multi, each);
             continue;
         }
@@ -435,13 +438,13 @@ static void connected(CURL *easy) {
         easy->second_address = 0;
         connection->fd = -1;
         if (!first_fails) {
-            /* The second one is tried, too, since the first has not answered yet; then it does. */
+            /* The first address has not answered yet, so the second is tried as well; then the first answers. */
             if (open_socket(easy, connection) && connection->on_close)
                 connection->on_close(connection->on_close_arg, connection->fd);
             connection->fd = fd;
             return;
         }
-        /* The first address was of no use. */
+        /* The first address did not answer. */
         if (!open_socket(easy, connection)) {
             if (connection->on_close) connection->on_close(connection->on_close_arg, fd);
             connection_fails(easy, UNCONNECTED, 0);
@@ -487,7 +490,7 @@ static void send_request(CURL *easy) {
 static void answered(CURL *easy) {
     const Server *server = &world.servers[easy->request.server];
     if (!easy->connection->answered) {
-        /* It waits in line for one of the others to be closed. */
+        /* It waits until the server closes another connection. */
         easy->due_us = world.now_us + 50000;
         return;
     }
@@ -553,7 +556,8 @@ static void headed(CURL *easy) {
     if (answer->stated == 0 && !answer->chunked) done(easy, OK);
 }
 
-/* One piece for the callback. 0: taken; else the transfer is over, or paused. */
+/* Passes one piece to the write callback. Returns 0 if it was taken, -1 if the callback paused the transfer, else the
+ * code that the transfer ends with. */
 static int hand_over(CURL *easy, char *data, int64_t size) {
     size_t taken = easy->on_body(data, 1, (size_t)size, easy->body_arg);
     note("piece", size, (int64_t)taken);
@@ -581,7 +585,8 @@ static void keep(CURL *easy, const char *data, int64_t size) {
     easy->due_us = NEVER;
 }
 
-/* Hands over what is kept. False: it paused again, or the transfer is over; `code` says which. */
+/* Delivers the data that was kept during a pause. Returns false if the callback paused again (`code` is -1) or failed
+ * (`code` is positive). */
 static int hand_over_kept(CURL *easy, int *code) {
     *code = 0;
     while (easy->kept && easy->kept_at < easy->kept_size) {
@@ -625,7 +630,7 @@ static int64_t rate_of(CURL *easy) {
     return rate > 0 ? rate : 1;
 }
 
-/* How many bytes of the body the server has sent by now and will send before something else happens. */
+/* How many bytes of the body the server sends in all, up to the point where it breaks off. */
 static int64_t body_bytes(const Answer *answer) {
     int64_t bytes = answer->left + answer->excess;
     if (answer->ends_after >= 0 && answer->ends_after < bytes) bytes = answer->ends_after;
@@ -667,7 +672,7 @@ static void body_ends(CURL *easy) {
     } else if (answer->end == END_NEVER) {
         easy->due_us = NEVER;
     } else if (answer->stated > easy->body_at && !answer->chunked) {
-        /* Less than Content-Length: the server closes, or says no more. */
+        /* The server closes the connection before Content-Length bytes. */
         done(easy, PARTIAL);
     } else {
         done(easy, OK);
@@ -691,7 +696,7 @@ static void receive(CURL *easy) {
             return;
         }
         if (answer->stalls_after >= 0 && easy->body_at >= answer->stalls_after) {
-            /* Only once. */
+            /* It stalls only once. */
             answer->stalls_after = -1;
             easy->stalled_until_us = answer->stalls_us == NEVER ? NEVER : world.now_us + answer->stalls_us;
             easy->due_us = easy->stalled_until_us;
@@ -739,7 +744,7 @@ static void receive(CURL *easy) {
             at += piece;
         }
         if (answer->stated >= 0 && !answer->chunked && easy->taken_bytes == answer->stated) {
-            /* What comes after that is not read, and ends the connection. */
+            /* The rest is not read; the connection cannot be reused. */
             if (answer->left + answer->excess > answer->stated) answer->closes = 1;
             done(easy, OK);
             return;
@@ -860,8 +865,8 @@ static int rings(int fd) {
     return fd >= 0 && poll(&bell, 1, 0) > 0;
 }
 
-/* Whose turn is next: with the lock held, by the loop that had the last one. Time passes until somebody has something to
- * do; whoever uses the engine is one of those. */
+/* Gives the turn to the next loop. Called with the lock held, by the loop that had the turn. The clock advances to the
+ * moment when a loop or the engine's user has something to do. */
 static void pass_on(void) {
     static int64_t stood_us, stood_turns;
     for (;;) {
@@ -912,7 +917,7 @@ int curl_multi_poll(CURLM *multi, struct waitfd *extra, unsigned count, int time
     while (!over && turn != multi->number) pthread_cond_wait(&turned, &lock);
     pthread_mutex_unlock(&lock);
     if (over) {
-        /* Nothing is left but the command to end, and what the loops tell each other then. */
+        /* Only the command to end can still come, and the messages that the loops then send each other. */
         struct pollfd bell = {extra[0].fd, POLLIN, 0};
         poll(&bell, 1, 10000);
         extra[0].revents = bell.revents;
@@ -1073,7 +1078,7 @@ struct header *curl_easy_nextheader(CURL *easy, unsigned origin, int request, st
     return &header;
 }
 
-/* ---- What has nothing to do with transfers ----------------------------------------------------------------------- */
+/* ---- Everything that is not about transfers ---------------------------------------------------------------------- */
 
 struct version_info { int age; const char *version; unsigned number; const char *host; int features; const char *tls; };
 
@@ -1114,7 +1119,7 @@ void *curl_share_init(void) { return calloc(1, 8); }
 int curl_share_setopt(void *share, int option, ...) { return 0; }
 int curl_share_cleanup(void *share) { return free(share), 0; }
 
-/* URLs: all that servers here say is absolute. */
+/* URLs. The simulated servers send only absolute ones, so nothing has to be joined. */
 typedef struct { char text[256]; } Url;
 
 Url *curl_url(void) { return calloc(1, sizeof(Url)); }

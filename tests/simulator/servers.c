@@ -1,4 +1,4 @@
-/* The servers: which answer a request gets, and what its body is. */
+/* The servers: they decide which answer a request gets, and with which body. */
 #include "simulator.h"
 #include "servers.h"
 
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Content: random bytes, of which each version of each resource begins at another place ----------------------- */
+/* ---- Content: one sequence of random bytes; each version of each resource starts at a different position in it --- */
 
 enum { PERIOD = (1 << 20) + 4099 };
 
@@ -56,12 +56,12 @@ static void say_validators(Answer *answer, const Request *request, const Server 
     if (server->dates) say(answer, "Last-Modified", "Sun, 06 Nov 1994 08:%02lld:37 GMT", (long long)(version % 60));
 }
 
-/* Whether the body is framed by chunks, by a length, or by nothing; `length` is what it has. */
+/* Sets how the body ends: by chunks, Content-Length, or the end of the connection. `length` is its true length. */
 static void frame(Answer *answer, int64_t length, const Server *server, const Fault *fault) {
     int kind = fault ? (int)fault->kind : 0;
     answer->left = length;
     answer->stated = length;
-    /* Nobody can know of a whole file that there should have been another end. */
+    /* With a whole file, a client could not notice these. */
     if (answer->status != 206 && (kind == CHUNKS_END_EARLY || kind == EXCESS || kind == SHORT_LENGTH)) kind = 0;
     if (kind == CHUNKED || kind == CHUNKS_END_EARLY || kind == LINGERS || (server->chunked && kind != NO_LENGTH)) {
         answer->chunked = 1;
@@ -132,7 +132,7 @@ static void be_the_whole(Answer *answer, const Request *request, const Server *s
         answer->end = END_CLOSE;
         answer->header_count--;
     }
-    /* ... nor of a body that ends with its connection. */
+    /* With a body that ends with the connection, a client could not notice that it ends early; a reset is noticed. */
     if (answer->stated < 0 && !answer->chunked && answer->ends_by == END_CLOSE) answer->ends_by = END_RESET;
 }
 

@@ -1,4 +1,4 @@
-/* Requests and answers, between the simulated libcurl and the simulated servers. */
+/* The requests and answers that the simulated libcurl and the simulated servers exchange. */
 #ifndef RANGEFETCH_SIMULATOR_SERVERS_H
 #define RANGEFETCH_SIMULATOR_SERVERS_H
 
@@ -19,14 +19,14 @@ typedef struct {
 } Header;
 
 typedef struct {
-    int64_t status, resource, version; /* -1: the body is words, and of no file */
+    int64_t status, resource, version; /* version -1: the body is some text, not part of a file */
     int64_t from;                      /* where in the file the body begins */
-    int64_t left;                      /* bytes of it to come */
-    int64_t excess;                    /* ... and after those */
+    int64_t left;                      /* bytes in the body */
+    int64_t excess;                    /* bytes sent after those that do not belong there */
     int64_t stated;                    /* Content-Length; -1: none */
     int chunked, closes, end;
     int64_t retry_after_s, thinks_us, bytes_per_s, slower, hints, flood;
-    int64_t ends_after, ends_by;   /* the connection ends after so many bytes; -1: not */
+    int64_t ends_after, ends_by;   /* the connection ends after so many bytes (-1: never), and in which way */
     int64_t stalls_after, stalls_us;
     int header_count;
     Header headers[MOST_HEADERS];

@@ -1,7 +1,7 @@
-/* The clock and the files: system calls of the engine are answered here, those of other code by the real system.
+/* The clock and the files: the engine's system calls are answered here, those of other code by the real system.
  *
- * What is about a simulated file is told by its descriptor, of which the system gives out no such numbers. Of the clock
- * and of sockets it is told by where the call comes from: the engine's own text.
+ * Calls on simulated files are recognised by their descriptors, which are higher than any that the system hands out.
+ * Calls for the clock and for sockets are recognised by their caller: the return address is in the engine's code.
  */
 #define _GNU_SOURCE
 #include "simulator.h"
@@ -24,7 +24,7 @@
 
 World world;
 
-/* ---- Chance and account ------------------------------------------------------------------------------------------ */
+/* ---- Random numbers, and the record of what happened ------------------------------------------------------------- */
 
 static uint64_t drawn;
 
@@ -76,7 +76,7 @@ Fault *system_fault(int kind) {
     return fault_of(kind, kind, 0, number);
 }
 
-/* ---- Whose call is it? ------------------------------------------------------------------------------------------- */
+/* ---- Which calls are the engine's -------------------------------------------------------------------------------- */
 
 static uintptr_t engine_start, engine_end;
 
@@ -94,7 +94,7 @@ static int look_for_text(struct dl_phdr_info *info, size_t size, void *arg) {
     return 0;
 }
 
-/* Called by the first function of libcurl's that the engine calls. */
+/* Notes where the engine's code is. Called by curl_version_info, the first libcurl function that the engine calls. */
 void the_engine_is_at(void *caller) {
     uintptr_t wanted = (uintptr_t)caller;
     if (engine_end == 0) dl_iterate_phdr(look_for_text, &wanted);
@@ -132,7 +132,7 @@ int nanosleep(const struct timespec *time, struct timespec *left) {
     return 0;
 }
 
-/* ---- Files: each is as large as was written of it ---------------------------------------------------------------- */
+/* ---- Files: each takes as much memory as was written to it ------------------------------------------------------- */
 
 typedef struct {
     char *data;
@@ -140,7 +140,7 @@ typedef struct {
     int64_t size;
     char name[64]; /* empty: it has none */
     int open;
-    int returned; /* to the user, by the engine's last word about it */
+    int returned; /* the engine has reported its end, and may no longer write to it */
 } File;
 
 static File files[MOST_FILES];
@@ -170,7 +170,7 @@ static void grow(File *file, int64_t size) {
     if (size > file->size) file->size = size;
 }
 
-/* A new file, which reuses the memory of an earlier world. */
+/* Creates a file, in memory left over from an earlier world. */
 int simulated_file(const char *name) {
     if (file_count == MOST_FILES) return -1;
     File *file = &files[file_count++];
@@ -182,7 +182,7 @@ int simulated_file(const char *name) {
     return FIRST_FILE + file_count - 1;
 }
 
-/* Whether the engine may write to the file no more. */
+/* Sets whether the engine may no longer write to the file. */
 void simulated_return(int fd, int returned) { files[fd - FIRST_FILE].returned = returned; }
 
 int simulated_file_named(const char *name) {
@@ -191,7 +191,7 @@ int simulated_file_named(const char *name) {
     return -1;
 }
 
-/* Fills in the bytes that an earlier run has left in the file. */
+/* Fills in bytes that an earlier run left in the file. */
 void simulated_fill(int fd, int64_t resource, int64_t version, int64_t start, int64_t end) {
     File *file = &files[fd - FIRST_FILE];
     grow(file, end);
@@ -204,7 +204,7 @@ int simulated_open(int fd) { return files[fd - FIRST_FILE].open; }
 
 void simulated_close(int fd) { files[fd - FIRST_FILE].open = 0; }
 
-/* The position at which a part of a file differs from a version of a resource; -1 if it does not. */
+/* The first position in a part of a file that differs from a version of a resource; -1 if none does. */
 int64_t simulated_difference(int fd, int64_t resource, int64_t version, int64_t start, int64_t end) {
     File *file = &files[fd - FIRST_FILE];
     char expected[16384];
@@ -371,7 +371,7 @@ int socket(int family, int type, int protocol) {
     return next++;
 }
 
-/* The numbers of simulated sockets are high, and there are enough of them. */
+/* Reports no limit, since the descriptors of simulated sockets are higher than the real one. */
 int getrlimit(__rlimit_resource_t what, struct rlimit *limit) {
     REAL(getrlimit)
     int result = real(what, limit);
@@ -392,7 +392,7 @@ int close(int fd) {
     return 0;
 }
 
-/* The same under the names that a program gets that is compiled with _FILE_OFFSET_BITS=64, as Python's headers ask. */
+/* The same functions under the names that code built with _FILE_OFFSET_BITS=64 calls; Python's headers define that. */
 #define SAME(type, name, arguments) __attribute__((alias(#name))) type name##64 arguments;
 SAME(ssize_t, pwrite, (int, const void *, size_t, off_t))
 SAME(ssize_t, pread, (int, void *, size_t, off_t))

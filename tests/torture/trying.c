@@ -1,7 +1,7 @@
-/* Preloaded into a process under test: the n-th call of a kind, of those that touch one directory, fails, is cut short,
- * or is where the process dies. Calls are counted from try_arm() on.
+/* Preloaded into a process under test. Of the calls that touch one directory, the n-th of a kind fails, is cut short,
+ * or kills the process. Calls are counted from try_arm() on.
  *
- * A sync that fails loses what was written since the last good one, as Linux does: those bytes are overwritten. */
+ * A sync that fails loses the data written since the last successful one, as on Linux: those bytes are overwritten. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -36,7 +36,7 @@ static struct piece { dev_t device; ino_t inode; off_t offset; size_t size; } *p
 static size_t pieces_count, pieces_room;
 static pthread_mutex_t pieces_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Begins to count; call -1: counts only. */
+/* Starts counting, and makes the given call fail; with call -1 it only counts. */
 void try_arm(const char *directory, int call, long number, int how, int error) {
     snprintf(under, sizeof under, "%s", directory);
     for (int i = 0; i < CALLS; i++) seen[i] = 0;
@@ -67,7 +67,7 @@ static int names_ours(int directory, const char *path) {
     return path[0] == '/' || directory == AT_FDCWD ? is_under(path) : is_ours(directory);
 }
 
-/* Whether this is the call. */
+/* Counts the call. Returns whether it is the one to fail. */
 static int is_it(enum call call) {
     seen[call]++;
     if (armed_call != (int)call || atomic_fetch_sub(&left, 1) != 1) return 0;
@@ -164,7 +164,7 @@ static int sync_fd(int fd, int (*sync)(int)) {
 int fsync(int fd) { return sync_fd(fd, REAL(fsync)); }
 int fdatasync(int fd) { return sync_fd(fd, REAL(fdatasync)); }
 
-/* By which the engine calls fallocate(2) and renameat2(2). */
+/* The engine calls fallocate(2) and renameat2(2) through this. */
 long syscall(long number, ...) {
     long a[6];
     va_list rest;
