@@ -159,7 +159,7 @@ class DownloadManager:
         raise, and never raises the download's error.
         """
         if not every > 0:
-            raise ValueError("every: seconds, more than 0")
+            raise ValueError("every: expected a number of seconds greater than 0")
         download = self._downloads.find(gid)
 
         async def follow() -> AsyncIterator[DownloadProgress]:

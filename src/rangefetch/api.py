@@ -58,7 +58,7 @@ def options_of(
         for name, value in _place(path).items():
             if name in merged:
                 what = "directory" if name == "save_dir" else "file name"
-                raise ValueError(f"{name}: path ({os.fspath(path)!r}) gives the {what} already")
+                raise ValueError(f"{name}: path ({os.fspath(path)!r}) already gives the {what}")
             merged[name] = value
     if mirrors:
         merged["mirrors"] = mirrors

@@ -32,7 +32,7 @@ class Question:
         checked = DownloadOptions.of(options)
         for name in ("save_dir", "filename"):
             if name in options:
-                raise ValueError(f"{name}: nothing is saved")
+                raise ValueError(f"{name}: head saves no file")
         self.url = check_url(url, schemes=HTTP)
         self.downloads: Downloads = our_downloads()
         # Ask the URL itself, not a mirror.

@@ -100,7 +100,7 @@ def fetch_many(
     check_function(on_progress, "on_progress")
     check_function(on_result, "on_result")
     if executor is not None and not callable(getattr(executor, "submit", None)):
-        raise TypeError(f"executor: expected one of concurrent.futures, not {type(executor).__name__}")
+        raise TypeError(f"executor: expected an executor from concurrent.futures, not {type(executor).__name__}")
     merged: dict[str, Any] = {**options}
     if directory is not None:
         merged["save_dir"] = check_path(directory, "directory")
@@ -119,7 +119,7 @@ def fetch_many(
 def _read(items: Iterable[Item], common: DownloadOptions) -> list[Wanted]:
     """Parse and check the items. Raises ``TypeError`` or ``ValueError`` naming the first bad one."""
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
-        raise TypeError(f"items: expected a list of URLs, or of items that have one, not {type(items).__name__}")
+        raise TypeError(f"items: expected a list of URLs, or of items with URLs, not {type(items).__name__}")
     wanted = [understand(number, item, common) for number, item in enumerate(items)]
     if len(wanted) > 1 and common.filename:
         raise ValueError(
@@ -327,7 +327,7 @@ def _divide(
             told = _told_in(notes.get(share[0], ""))
             for place, number in enumerate(share):
                 words = (
-                    f"the worker that was fetching it has ended ({why or type(why).__name__}); the same call resumes it"
+                    f"the worker that was fetching it has died ({why or type(why).__name__}); repeat the call to resume"
                 )
                 outcomes.put(number, told.get(place) or LocalError(words, url=mask_url(wanted[number].url)))
     return outcomes.in_order()

@@ -216,7 +216,9 @@ def check_url(url: object, option: str = "url", schemes: Sequence[str] = _SCHEME
     elif not parts.hostname:
         raise ValueError(f"{option}: {shown!r} has no host")
     elif scheme not in HTTP and _ENDS_A_COMMAND.search(url):
-        raise ValueError(f"{option}: {shown!r} has an encoded line break, and {scheme} would see a second command")
+        raise ValueError(
+            f"{option}: {shown!r} has an encoded line break, which {scheme} would read as a second command"
+        )
     return url
 
 
@@ -248,7 +250,8 @@ def check_proxy(value: object, option: str) -> str:
         raise ValueError(f"{option}: {shown!r} is malformed") from None
     if parts.scheme not in _PROXY_SCHEMES or not parts.hostname or " " in proxy:
         schemes = [f"{scheme}://" for scheme in _PROXY_SCHEMES]
-        raise ValueError(f"{option}: {shown!r} is not {', '.join(schemes[:-1])} or {schemes[-1]} with a host")
+        known = f"{', '.join(schemes[:-1])} or {schemes[-1]}"
+        raise ValueError(f"{option}: {shown!r} is not the URL of a proxy; use {known} and a host")
     return proxy
 
 
@@ -274,7 +277,7 @@ def check_text(value: object, option: str) -> str:
         raise TypeError(f"{option}: expected a string, not {type(value).__name__}")
     text = os.fspath(value)
     if not isinstance(text, str):
-        raise TypeError(f"{option}: expected a string, not {type(value).__name__} of octets")
+        raise TypeError(f"{option}: expected a string, not a {type(value).__name__} of bytes")
     if _CONTROL.search(text):
         raise ValueError(f"{option}: {text!r} has a control character in it")
     return as_string(text)
@@ -287,7 +290,7 @@ def check_path(value: object, option: str) -> str:
     """
     path = os.path.expanduser(for_file_system(check_text(value, option)))  # noqa: PTH111 - it keeps the slash of "a/"
     if path == "~" or path.startswith("~/"):
-        raise ValueError(f"{option}: {path!r}: this user has no home directory; write the directory out, or set HOME")
+        raise ValueError(f"{option}: {path!r}: this user has no home directory; give the full path, or set HOME")
     return path
 
 
@@ -320,13 +323,13 @@ def check_count(value: object, option: str, low: int, high: int) -> int:
 def check_seconds(value: object, option: str) -> float:
     """Check for a time in seconds; 0 is allowed. Raises ``TypeError`` or ``ValueError``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{option}: expected seconds, not {type(value).__name__}")
+        raise TypeError(f"{option}: expected a number of seconds, not {type(value).__name__}")
     try:
         seconds = float(value)
     except OverflowError:
         seconds = math.inf
     if not 0 <= seconds < 1e9:  # also rejects NaN
-        raise ValueError(f"{option}: {value} is out of range; seconds, 0 for no limit")
+        raise ValueError(f"{option}: {value} is out of range; use seconds, or 0 for no limit")
     return seconds
 
 
@@ -341,17 +344,17 @@ def check_headers(value: object, option: str) -> Headers:
                 raise TypeError(f"{option}: expected 'Name: value' strings, not {type(line).__name__}")
             name, colon, text = line.partition(":")
             if not colon:
-                raise ValueError(f"{option}: a line is not 'Name: value', since it has no colon")  # it may be a secret
+                raise ValueError(f"{option}: a header has no colon; write 'Name: value'")  # it may be a secret
             pairs.append((name.strip(), text.strip()))
     else:
         raise TypeError(f"{option}: expected a mapping or a list of 'Name: value', not {type(value).__name__}")
     headers: dict[str, str] = {}
     for name, text in pairs:
         if not isinstance(name, str) or not isinstance(text, str):
-            raise TypeError(f"{option}: names and values are strings")
+            raise TypeError(f"{option}: names and values must be strings")
         if not _FIELD_NAME.fullmatch(name):
             word = name.split()[0] if name.split() else ""  # the rest may be a secret
-            raise ValueError(f"{option}: {word!r} is not a field name, or not followed by a colon")
+            raise ValueError(f"{option}: {word!r} is not a header name, or has no colon after it")
         if _CONTROL.search(text.replace("\t", " ")):
             raise ValueError(f"{option}: the value of {name!r} has a control character in it")
         if name.lower() in ("range", "if-range", "accept-encoding", "content-length", "transfer-encoding"):
@@ -368,10 +371,10 @@ def check_auth(value: object, option: str) -> tuple[str, str] | None:
         raise TypeError(f"{option}: expected a user name and a password, not {type(value).__name__}")
     user, password = (check_text(each, option) if isinstance(each, str) else None for each in value)
     if user is None or password is None:
-        raise TypeError(f"{option}: the user name and the password are strings")
+        raise TypeError(f"{option}: the user name and the password must be strings")
     if ":" in user:
         # RFC 7617, section 2: the first colon ends the user name.
-        raise ValueError(f"{option}: there is a colon in the user name")
+        raise ValueError(f"{option}: the user name must not contain a colon")
     return user, password
 
 
@@ -403,7 +406,7 @@ def check_checksum(value: object, option: str) -> str:
         raise ValueError(f"{option}: {text!r} is not ALGORITHM=HEX with one of {', '.join(sorted(_DIGEST_HEX_DIGITS))}")
     if not re.fullmatch(f"[0-9a-f]{{{_DIGEST_HEX_DIGITS[algorithm]}}}", digest):
         raise ValueError(
-            f"{option}: {text!r}: a {algorithm} digest is {_DIGEST_HEX_DIGITS[algorithm]} hexadecimal digits"
+            f"{option}: {text!r}: a {algorithm} digest has {_DIGEST_HEX_DIGITS[algorithm]} hexadecimal digits"
         )
     return f"{algorithm}={digest}"
 

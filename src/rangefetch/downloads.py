@@ -165,7 +165,7 @@ class Downloads:
     def must_be_ours(self) -> None:
         """Raise ``RuntimeError`` in a forked child."""
         if self._forked:
-            raise RuntimeError("this DownloadManager belongs to the process before the fork; make a new one")
+            raise RuntimeError("this DownloadManager was created before the fork; create a new one in this process")
 
     def limit(self, bytes_per_s: int | str) -> None:
         """Limit all downloads together to this many bytes per second, from now on (0: no limit)."""

@@ -136,7 +136,7 @@ class DownloadManager:
             # On a new thread: the current one may hold any lock, or be one of the threads that stop() ends.
             with contextlib.suppress(RuntimeError):  # the interpreter is exiting
                 threading.Thread(target=downloads.stop, name="rangefetch-closer").start()
-            warnings.warn(f"{shown} was dropped without stop()", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(f"{shown} was never stopped; call stop()", ResourceWarning, source=self, stacklevel=2)
 
     # -- downloads --------------------------------------------------------------------------------------------
 

@@ -187,10 +187,10 @@ def stream(url: Url, **options: Unpack[StreamOptions]) -> io.BufferedReader:
     checked = DownloadOptions.of(options)
     for name in ("save_dir", "filename"):
         if name in options:
-            raise ValueError(f"{name}: a stream is not saved")
+            raise ValueError(f"{name}: a stream is not saved to a file")
     url = check_url(url, schemes=HTTP)
     if checked.decode:
-        raise ValueError("decode: a stream is what the server sends; read it through gzip.open or the like")
+        raise ValueError("decode: a stream returns what the server sends; decode it with gzip.open or similar")
     downloads = our_downloads()
     checked = DownloadOptions.of(checked.over(downloads.defaults.options), file_allocation="none", decode=False)
     if not downloads.can_stream():

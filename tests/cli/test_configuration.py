@@ -94,7 +94,7 @@ def test_it_is_in_the_home_directory_else(monkeypatch: pytest.MonkeyPatch, tmp_p
         ("quiet = 'yes'", "quiet: 'yes' is neither true nor false"),
         ("insecure = 1", "insecure: 1 is neither true nor false"),
         ("header = ['A: 1', 2020-01-01]", "header: "),
-        ("header = 'no colon'", "header: a line is not 'Name: value'"),
+        ("header = 'no colon'", "header: a header has no colon; write 'Name: value'"),
         ("backend = 'curl'", "backend: "),
         ("out = 'name'", "out: this belongs on the command line"),
         ("conf-path = 'x'", "conf-path: this belongs on the command line"),

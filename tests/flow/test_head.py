@@ -167,7 +167,7 @@ def test_head_is_asked_where_the_host_is_known_to_send_ranges_too(
 @WAYS
 @pytest.mark.parametrize("option", ["save_dir", "filename"])
 def test_where_to_save_is_no_option_of_it(server: MisbehavingServer, head: Head, option: str) -> None:
-    with pytest.raises(ValueError, match=f"{option}: nothing is saved"):
+    with pytest.raises(ValueError, match=f"{option}: head saves no file"):
         head(server.url("/good/a.bin"), **{option: "x"})
     assert server.requests == []
 

@@ -142,7 +142,7 @@ def test_a_managers_typed_keywords_are_those_that_it_takes() -> None:
 
 @pytest.mark.parametrize("make", [DownloadManager, aio.DownloadManager, rangefetch.init_download_manager])
 def test_an_option_of_downloads_is_referred_to_defaults(make: Any) -> None:
-    with pytest.raises(TypeError, match="split: an option of downloads; a manager takes it in defaults"):
+    with pytest.raises(TypeError, match="split: this is an option of downloads; pass it in defaults"):
         make(split=4)
 
 

@@ -46,7 +46,7 @@ def _drop(make: Callable[[], object]) -> None:
         make()
         gc.collect()
 
-    with pytest.warns(ResourceWarning, match=r"without stop\(\)"):
+    with pytest.warns(ResourceWarning, match="was never stopped"):
         make_and_collect()
     until(lambda: not _ours(), 30)
 
