@@ -100,7 +100,7 @@ class BackendRouter:
                 self._choose(name)
                 return
             # It works, but its events are noticed late. Use it only if no other backend can run.
-            self._troubles[name] = "its notifications cannot be heard (no WebSocket connection)"
+            self._troubles[name] = "its notifications cannot be received (no WebSocket connection)"
         if not usable:
             raise LocalError(self._nothing_runs())
         self._choose(usable[0])
@@ -347,14 +347,14 @@ class BackendRouter:
             return against
         if not set(able) & set(self._order):
             if not (hint := CAPABILITIES[able[0]].remedy()):
-                return f"{against}; the {able[0]} backend does, which is not built for this platform"
+                return f"{against}; the {able[0]} backend does, but is not built for this platform"
             return f"{against}; the {able[0]} backend does ({hint}, and backend='auto')"
         if able == list(BACKENDS):
             return self._nothing_runs()
         if able[0] in self._unusable:
             words = f"{what} needs the {able[0]} backend, which cannot run here ({self._troubles[able[0]]})"
             return f"{words}; {against}" if against else words
-        return f"{what} needs an {able[0]} built with it ({CAPABILITIES[able[0]].install})"
+        return f"{what} needs an {able[0]} built with support for it ({CAPABILITIES[able[0]].install})"
 
     def _nothing_runs(self) -> str:
         hints = " or ".join(filter(None, (each.remedy() for each in CAPABILITIES.values())))

@@ -174,7 +174,7 @@ def test_nothing_else_is_raised(octets: bytes) -> None:
 
 
 def test_a_file_without_bytes_has_none() -> None:
-    with pytest.raises(ValueError, match="without bytes"):
+    with pytest.raises(ValueError, match="empty file"):
         to_control_file(_state(0, set()))
 
 

@@ -64,9 +64,9 @@ def test_while_aria2_has_the_first_one_it_is_not_known_whether_it_takes_another(
 
 def test_what_aria2_does_not_take_is_an_error() -> None:
     other = RpcError(1, "Unrecognized option")
-    with pytest.raises(LocalError, match="does not take it"):
+    with pytest.raises(LocalError, match="rejected it"):
         _added(other)
-    with pytest.raises(LocalError, match="does not take it"):
+    with pytest.raises(LocalError, match="rejected it"):
         _added(LOST, REFUSED, other)
-    with pytest.raises(LocalError, match="does not take it"):
+    with pytest.raises(LocalError, match="rejected it"):
         _added(*[REFUSED] * 21)

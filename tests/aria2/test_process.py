@@ -19,7 +19,7 @@ def test_what_cannot_be_ended_is_an_error_that_names_it(tmp_path: Path, monkeypa
     # Nothing can ignore SIGKILL, but a process that hangs in the kernel does not end. Here, kill() does nothing.
     monkeypatch.setattr("rangefetch.aria2.process._KILL_S", 0.2)
     monkeypatch.setattr(subprocess.Popen, "kill", lambda self: None)
-    with pytest.raises(ProcessManagementError, match=rf"still there: {process.pid}\b"):
+    with pytest.raises(ProcessManagementError, match=rf"still running: {process.pid}\b"):
         process.end(0.1)
     monkeypatch.undo()
     process.end(0.1)

@@ -214,7 +214,7 @@ def test_no_websocket(make: Make, server: MisbehavingServer, target: Path, monke
     manager = make(prefer="aria2")
     _works(manager, server, target)
     assert manager.backend == "native"
-    assert manager.fallback_reason == "aria2: its notifications cannot be heard (no WebSocket connection)"
+    assert manager.fallback_reason == "aria2: its notifications cannot be received (no WebSocket connection)"
     # What the engine does not serve, it still serves.
     with FtpServer(content(SIZE)) as ftp:
         url = f"ftp://127.0.0.1:{ftp.port}/x"

@@ -77,7 +77,7 @@ def test_where_only_aria2_may_run_it_is_an_error_in_one_line(
     make: Make, server: MisbehavingServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("all_proxy", "socks5://user:word@127.0.0.1:1")
-    with make("aria2") as manager, pytest.raises(LocalError, match="proxy: aria2 goes through HTTP") as caught:
+    with make("aria2") as manager, pytest.raises(LocalError, match="proxy: aria2 supports HTTP") as caught:
         manager.download_and_wait(server.url("/good/x", size=SIZE), into(target))
     assert "word" not in str(caught.value)
     assert server.connections == 0

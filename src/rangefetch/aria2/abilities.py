@@ -24,9 +24,9 @@ __all__ = ["ABILITIES", "ARIA2", "MOST_CONNECTIONS", "Ability", "Treatment", "co
 class Treatment(enum.Enum):
     """What happens to an option that differs from its default."""
 
-    HONOURED = "it has the effect that it has on the native engine"
-    HARMLESS = "it has less effect or none, and what is fetched, from whom and by which way stays the same"
-    REFUSED = "the download does not run on aria2"
+    HONOURED = "it has the same effect as on the native engine"
+    HARMLESS = "it has less effect or none, without changing what is fetched, from whom, or by which route"
+    REFUSED = "a download with it does not run on aria2"
 
 
 class Ability(NamedTuple):
@@ -43,44 +43,44 @@ ABILITIES: Mapping[str, Ability] = {
     "filename": Ability(_HONOURED),
     "overwrite": Ability(_HONOURED),
     "auto_file_renaming": Ability(_HONOURED),
-    "file_allocation": Ability(_HARMLESS, "what cannot be reserved is not, and torrents reserve as aria2 likes"),
+    "file_allocation": Ability(_HARMLESS, "if the space cannot be reserved it is not, and for torrents aria2 decides"),
     "durable": Ability(_HONOURED),
-    "decode": Ability(_REFUSED, "aria2 takes what it is sent"),
-    "decode_limit": Ability(_HARMLESS, "it belongs to decode"),
-    "mirrors": Ability(_HARMLESS, "those elsewhere are left out while there are headers that they must not see"),
-    "use_github_mirror": Ability(_HARMLESS, "as mirrors"),
-    "github_mirrors": Ability(_HARMLESS, "as mirrors"),
+    "decode": Ability(_REFUSED, "aria2 saves a response as it was sent"),
+    "decode_limit": Ability(_HARMLESS, "it only applies with decode"),
+    "mirrors": Ability(_HARMLESS, "mirrors on other servers are not used if they must not get the headers"),
+    "use_github_mirror": Ability(_HARMLESS, "the same as mirrors"),
+    "github_mirrors": Ability(_HARMLESS, "the same as mirrors"),
     "refresh_url": Ability(_HONOURED),
     "checksum": Ability(_HONOURED),
     "expected_size": Ability(_HONOURED),
-    "max_file_size": Ability(_HONOURED, "by what the server says, and by what has come"),
+    "max_file_size": Ability(_HONOURED, "compared with the size that the server states, and with what has arrived"),
     "split": Ability(_HONOURED),
-    "max_connection_per_server": Ability(_HARMLESS, "16 at most; what wants more prefers the engine"),
-    "min_split_size": Ability(_HARMLESS, "1 MiB at least, 1 GiB at most"),
+    "max_connection_per_server": Ability(_HARMLESS, "at most 16; downloads that want more use the engine if they can"),
+    "min_split_size": Ability(_HARMLESS, "at least 1 MiB, at most 1 GiB"),
     "max_download_limit": Ability(_HONOURED),
-    "host_rate": Ability(_HONOURED, "each try counts, with however many connections, and each question before it"),
-    "robots": Ability(_REFUSED, "robots.txt is fetched by the engine"),
+    "host_rate": Ability(_HONOURED, "each try counts as one request, and so does each question before it"),
+    "robots": Ability(_REFUSED, "only the native engine checks robots.txt"),
     "user_agent": Ability(_HONOURED),
-    "headers": Ability(_HONOURED, "aria2 is kept to their host, see confinement()"),
+    "headers": Ability(_HONOURED, "aria2 may contact only the host that they are for, see confinement()"),
     "proxy": Ability(_HONOURED, "HTTP proxies; any other kind is refused"),
     "no_proxy": Ability(_HONOURED),
-    "bind_address": Ability(_REFUSED, "aria2 binds all its downloads alike"),
+    "bind_address": Ability(_REFUSED, "aria2 has one setting for all downloads"),
     "ip_version": Ability(_REFUSED, "aria2 chooses between IPv4 and IPv6 itself"),
     "cookies": Ability(_HONOURED),
     "netrc": Ability(_HONOURED),
-    "auth": Ability(_REFUSED, "aria2 knows no Digest"),
+    "auth": Ability(_REFUSED, "aria2 does not support Digest authentication"),
     "bearer_file": Ability(_REFUSED, "aria2 would send the token to any host"),
-    "location_trusted": Ability(_REFUSED, "aria2 is kept to the host that headers are for"),
-    "ca_file": Ability(_HONOURED, "by an aria2c for each"),
+    "location_trusted": Ability(_REFUSED, "aria2 may contact only the host that the headers are for"),
+    "ca_file": Ability(_HONOURED, "by a separate aria2c for each value"),
     "wait_for_other": Ability(_HONOURED),
-    "proxy_ca_file": Ability(_REFUSED, "aria2 speaks to proxies without TLS"),
-    "certificate": Ability(_REFUSED, "aria2 has one for all downloads"),
-    "private_key": Ability(_HARMLESS, "its certificate is refused"),
-    "verify_tls": Ability(_HONOURED, "by an aria2c for each"),
-    "http_version": Ability(_REFUSED, "aria2 speaks HTTP/1.1"),
+    "proxy_ca_file": Ability(_REFUSED, "aria2 connects to proxies without TLS"),
+    "certificate": Ability(_REFUSED, "aria2 has one client certificate for all downloads"),
+    "private_key": Ability(_HARMLESS, "certificate, which it belongs to, is refused"),
+    "verify_tls": Ability(_HONOURED, "by a separate aria2c for each value"),
+    "http_version": Ability(_REFUSED, "aria2 supports HTTP/1.1 only"),
     "allow_downgrade": Ability(_HONOURED, "by the request that comes before aria2's"),
     "private_addresses": Ability(_REFUSED, "aria2 connects to any address"),
-    "trace": Ability(_REFUSED, "aria2 tells nothing of single transfers"),
+    "trace": Ability(_REFUSED, "aria2 reports nothing about single transfers"),
     "connect_timeout": Ability(_HARMLESS, "whole seconds, 1 to 600"),
     "read_timeout": Ability(_HARMLESS, "whole seconds, 1 to 600"),
     "total_timeout": Ability(_HONOURED),
@@ -114,16 +114,16 @@ def proxy_refusal(url: str, options: DownloadOptions) -> str:
     for each in asked:
         proxy = proxy_for(each, options)
         if proxy and not is_http_proxy(proxy):
-            return f"proxy: aria2 goes through HTTP proxies only, not {mask_url(proxy)}"
+            return f"proxy: aria2 supports HTTP proxies only, not {mask_url(proxy)}"
     if is_metadata_url(url):
         # The content may come from anywhere: a torrent's peers, or any server that a Metalink names.
         by_peers = proxy_for("magnet:", options)
         if by_peers and not urlsplit(url).path.lower().endswith((".metalink", ".meta4")):
-            return f"proxy: aria2 goes to the peers of a torrent directly, not through {mask_url(by_peers)}"
+            return f"proxy: aria2 connects to the peers of a torrent directly, not through {mask_url(by_peers)}"
         for scheme in (*HTTP, "ftp"):
             proxy = proxy_for(f"{scheme}://", options)
             if proxy and not is_http_proxy(proxy):
-                return f"proxy: aria2 goes through HTTP proxies only, not {mask_url(proxy)}"
+                return f"proxy: aria2 supports HTTP proxies only, not {mask_url(proxy)}"
     return ""
 
 

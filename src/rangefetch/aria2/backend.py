@@ -248,7 +248,7 @@ class Aria2Backend(Dispatcher[Aria2Task]):
             try:
                 daemon.client.call("changeGlobalOption", {"max-overall-download-limit": str(self._limit)})
             except (DaemonUnavailable, RpcError) as error:
-                _log.debug("the limit is set when aria2c is back: %s", error)
+                _log.debug("the speed limit will be set once aria2c is back: %s", error)
 
     def _is_back(self, daemon: Aria2Daemon) -> None:
         """A restarted aria2c has loaded its session file, with everything paused: unpause what is still wanted, and
@@ -265,7 +265,7 @@ class Aria2Backend(Dispatcher[Aria2Task]):
                 calls += [("forceRemove", [gid]), ("removeDownloadResult", [gid])]
             daemon.client.call_all(calls)
         except DaemonUnavailable as error:
-            _log.debug("gone again: %s", error)  # this method runs again after the next restart
+            _log.debug("aria2c has stopped again: %s", error)  # this method runs again after the next restart
 
     def _is_lost(self, daemon: Aria2Daemon, error: DaemonUnavailable) -> None:
         for task in self._tasks_of(daemon):
@@ -312,7 +312,7 @@ class Aria2Backend(Dispatcher[Aria2Task]):
         try:
             statuses = _statuses(daemon, {gid for task in tasks for gid in task.entry.gids})
         except (DaemonUnavailable, RpcError) as error:
-            _log.debug("aria2 does not report on its downloads: %s", error)
+            _log.debug("cannot get the status of the downloads from aria2: %s", error)
             return
         for task in tasks:
             guarded(task, task.update, statuses)

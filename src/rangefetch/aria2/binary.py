@@ -167,7 +167,7 @@ def download_aria2(
                 _log.info("fetched aria2c from %s into %s", mask_url(source.url), path)
                 return path
     except OSError as error:
-        raise BinaryDownloadFailed(f"{directory}: cannot keep aria2c there: {error.strerror or error}") from error
+        raise BinaryDownloadFailed(f"{directory}: cannot save aria2c there: {error.strerror or error}") from error
     reasons = "; ".join(failures) or "no download location is configured"
     raise BinaryDownloadFailed(f"aria2c could not be fetched ({reasons}); {INSTALL_HINT}")
 
@@ -185,7 +185,7 @@ class _OnlyHttps(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         if not newurl.lower().startswith("https://"):
-            raise ValueError(f"a redirect to {newurl}, which is not https")
+            raise ValueError(f"refused a redirect to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -206,7 +206,7 @@ def _check(path: Path, source: BinarySource) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != source.sha256:
         raise BinaryDownloadFailed(
-            f"{mask_url(source.url)}: its SHA-256 is {digest}, and {source.sha256} is pinned; it was deleted"
+            f"{mask_url(source.url)}: wrong SHA-256: expected {source.sha256}, got {digest}; the file was deleted"
         )
 
 

@@ -62,7 +62,7 @@ class Comparing:
 
         def compared(finding: Finding) -> None:
             if finding.verdict is Verdict.DIFFERENT:
-                task.has_changed(f"the remote file is not what was fetched: {finding.reason}")
+                task.has_changed(f"the remote file differs from the downloaded data: {finding.reason}")
             elif isinstance(finding.error, BadAnswer):
                 task.tried_in_vain(finding.error, Kind.NO_RANGES, self._compare_last)
             elif finding.error is not None:
@@ -94,7 +94,7 @@ class Comparing:
             if expected not in (0, size):
                 task.reject(ContentChanged(f"received {size} bytes, not {expected}"))
             elif remote is not None and remote.size not in (-1, size):
-                task.has_changed(f"{size} bytes came, but the server announced {remote.size}")
+                task.has_changed(f"received {size} bytes, but the server announced {remote.size}")
             else:
                 if remote is None:
                     task.answering.answered, task.answering.resolved_url = True, task.answering.url

@@ -137,11 +137,11 @@ class DaemonConfig:
         for name, least_s in _LEAST_S.items():
             put(name, check_seconds(getattr(self, name), name))
             if not least_s <= getattr(self, name) < _MOST_S:
-                raise ValueError(f"{name}: {getattr(self, name)} is out of range; at least {least_s:g} seconds")
+                raise ValueError(f"{name}: {getattr(self, name)} is out of range; the minimum is {least_s:g} seconds")
         if not isinstance(self.rpc_secret, str):
             raise TypeError(f"rpc_secret: expected a string, not {type(self.rpc_secret).__name__}")
         if not (self.rpc_secret.isascii() and all(c.isprintable() and c != " " for c in self.rpc_secret)):
-            raise ValueError("rpc_secret: it has a character that aria2 would not keep; use printable ASCII, no space")
+            raise ValueError("rpc_secret: aria2 does not accept one of its characters; use ASCII without spaces")
         if not isinstance(self.verify_tls, bool):
             raise TypeError(f"verify_tls: expected True or False, not {self.verify_tls!r}")
         put("binary_sources", tuple(self.binary_sources))
@@ -161,7 +161,7 @@ class DaemonConfig:
         for name in values:
             if name not in known:
                 if name in AllOptions.__annotations__:
-                    raise TypeError(f"{name}: an option of downloads; a manager takes it in defaults")
+                    raise TypeError(f"{name}: this is an option of downloads; pass it in defaults")
                 raise TypeError(f"{name}: unknown option of the aria2 backend")
         return cls(**values)
 
@@ -193,12 +193,12 @@ def _check_extra_options(value: object) -> dict[str, str]:
     options = {}
     for name, text in value.items():
         if not isinstance(name, str) or not isinstance(text, str):
-            raise TypeError("extra_options: names and values are strings")
+            raise TypeError("extra_options: names and values must be strings")
         bare = name.removeprefix("--")
         if not _OPTION_NAME.fullmatch(bare):
-            raise ValueError(f"extra_options: {name!r} is not the long name of an option")
+            raise ValueError(f"extra_options: {name!r} is not a long option name")
         if bare in _OUR_OPTIONS:
-            raise ValueError(f"extra_options: {name!r} is the backend's own and cannot be set")
+            raise ValueError(f"extra_options: {name!r} is set by the backend and cannot be changed")
         if _CONTROL.search(text):
             raise ValueError(f"extra_options: the value of {name!r} has a control character in it")
         options[bare] = text

@@ -408,9 +408,7 @@ def _make_download_dir(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DiskError(
-            f"download_dir: {directory} cannot be created: {error.strerror}", errno=error.errno or 0
-        ) from error
+        raise DiskError(f"download_dir: cannot create {directory}: {error.strerror}", errno=error.errno or 0) from error
 
 
 def _takes_connections(port: int) -> bool:

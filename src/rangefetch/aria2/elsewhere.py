@@ -79,7 +79,7 @@ class PausedElsewhere:
             if wanted is not None:
                 self.drop(each.download)
                 if wanted is not DownloadStatus.PAUSED:
-                    _log.info("%s: another program has it %s in aria2", each.download.gid, wanted)
+                    _log.info("%s: another program has set it to %s in aria2", each.download.gid, wanted)
                     self._tell(each.download, wanted)
 
     def _look_at(self, each: _StandIn) -> DownloadStatus | None:
@@ -96,7 +96,7 @@ class PausedElsewhere:
                 each.daemon.client.call("addUri", [_WHERE], options)
             except RpcError as error:
                 # aria2 frees a gid slightly later than it reports.
-                _log.debug("%s: no stand-in yet: %s", each.gid, error)
+                _log.debug("%s: aria2 did not add its stand-in yet: %s", each.gid, error)
             else:
                 each.process_id = process_id
             return None

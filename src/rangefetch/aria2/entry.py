@@ -95,7 +95,7 @@ class Entry:
             added = daemon.client.call(method, *parameters)
         except DaemonUnavailable as error:
             self._uncertain = True
-            _log.debug("%s: %s; it is added later", self._gid, error)
+            _log.debug("%s: %s; will be added later", self._gid, error)
         except RpcError as error:
             if self._uncertain or (_GID_IS_TAKEN in error.message and self._refused < _MOST_REFUSALS):
                 # aria2 frees the gid of an earlier entry slightly later than it reports. If that entry is gone now, the
@@ -105,7 +105,7 @@ class Entry:
                 return
             # A torrent or Metalink comes from a server; everything else in the request is ours.
             kind = BadAnswer if request.torrent or request.metalink else LocalError
-            raise kind(f"aria2 does not take it: {error.message}") from None
+            raise kind(f"aria2 rejected it: {error.message}") from None
         else:
             self._uncertain = self.is_held = False
             self._refused = 0

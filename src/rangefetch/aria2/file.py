@@ -112,7 +112,7 @@ class FileTask(Aria2Task):
         control = self.opened.control_path
         for stranger in beside.strangers(self.opened.part_path):
             if stranger.name.startswith(control.name):
-                words = "not created by rangefetch, and aria2c would write to it"
+                words = "not created by rangefetch, and aria2c would write to it; move it away"
                 raise DiskError(f"{stranger}: {words}", url=self.shown_url, errno=errno.EEXIST, filename=stranger)
         if taken is None:
             self.entry.daemon = self.backend.daemon_for(self.options)  # here on a worker, since it may have to start
@@ -206,7 +206,7 @@ class FileTask(Aria2Task):
         authority.tell(self._earlier)
         word = authority.hear(URL, remote.identity, stated=remote.ranged)
         if word is Word.CUT_SHORT:
-            words = f"the server sent {remote.size} bytes as the whole of a file that had {self._earlier.size}"
+            words = f"the server sent {remote.size} bytes as the whole file, which had {self._earlier.size} before"
             raise BadAnswer(words, url=self.shown_url)
         return word is not Word.UNVOUCHED
 
@@ -299,7 +299,7 @@ class FileTask(Aria2Task):
             self.keeping.kept_bytes = NOTHING_KEPT
         else:
             replace_file(target.control_path, octets)
-            _log.info("%s: resuming, %d of %d bytes are there", self.shown_url, written, saved.total_size)
+            _log.info("%s: resuming with %d of %d bytes", self.shown_url, written, saved.total_size)
         # From now on only the control file says which bytes are on disk. This state records which file they are of.
         if remote is not None and (written or remote.size >= _WORTH_NOTING_BYTES):
             nothing = ControlFile(PIECE_BYTES, remote.size, bytes(-(-remote.size // PIECE_BYTES)))
@@ -338,7 +338,7 @@ class FileTask(Aria2Task):
 
         def contradicts(words: str) -> None:
             if is_url:
-                self.has_changed(f"the URL's file differs from that of the mirror that answered before: {words}")
+                self.has_changed(f"the URL's file differs from the one of the mirror that answered before: {words}")
             else:
                 self.leave_out(source, words, again)
 
@@ -369,7 +369,7 @@ class FileTask(Aria2Task):
         elif _is_unvouched(remote, before.identity):
             self.unanswered(Failure(fault=Fault.UNVOUCHED), again)
         else:
-            self.has_changed("the remote file is not the same as before (its size or a validator differs)")
+            self.has_changed("the remote file has changed (its size, ETag or Last-Modified differs)")
 
     def has_changed(self, words: str) -> None:
         """The remote file has changed, so that the data fetched so far is worthless: start over, or fail."""
@@ -380,7 +380,7 @@ class FileTask(Aria2Task):
         _log.warning("%s: the mirror %s is left out: %s", self.shown_url, mask_url(mirror.url), reason)
         mirror.banned = True
         if not self.sources.usable():
-            raise ContentChanged(f"no source has this version of the file any more: {reason}", url=self.shown_url)
+            raise ContentChanged(f"no URL or mirror still has this version of the file: {reason}", url=self.shown_url)
         again()
 
     def request(self) -> Request:
@@ -407,7 +407,7 @@ class FileTask(Aria2Task):
         others = (each for each in self.sources.usable() if each is not source and self.mirroring.is_checked(each))
         urls = [first, *(each.url for each in others)]
         if headers and any(origin_of(url) != origin_of(first) for url in urls):
-            _log.info("%s: mirrors are not used, since they must not see its headers", self.shown_url)
+            _log.info("%s: mirrors are not used, since they must not get its headers", self.shown_url)
             urls = [url for url in urls if origin_of(url) == origin_of(first)]
         asked |= confinement(urls, options, only_host=bool(headers))
         asked["header"] = [f"{name}: {value}" for name, value in headers.items()]

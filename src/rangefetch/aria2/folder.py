@@ -133,4 +133,4 @@ class FolderTask(Aria2Task):
 
     def ask_ranges(self, question: Question, then: Callable[[Finding], None]) -> None:
         """Report that comparing is impossible."""
-        then(Finding(Verdict.UNKNOWN, "it is not one file of a server"))
+        then(Finding(Verdict.UNKNOWN, "it is not a single file on a server"))

@@ -79,7 +79,7 @@ class FolderLanding:
                 elif not os.path.lexists(state_path_of(folder)):
                     self._make()
                     return
-        words = f"{self._folder}: not created by rangefetch, and the other names are taken too"
+        words = f"{self._folder}: not created by rangefetch, and the alternative names are taken too; move it away"
         raise DiskError(words, errno=errno.EEXIST, filename=self._folder)
 
     def clear(self) -> None:
@@ -234,7 +234,7 @@ class FolderLanding:
         """
         files = [Path(path) for path in paths if Path(path).exists()]
         if not files:
-            raise BadAnswer("aria2 finds nothing to download in it", url=self._shown_url)
+            raise BadAnswer("aria2 found nothing to download in it", url=self._shown_url)
         self._places = self._destinations(map(str, files))
         with disk_errors("use", self._folder):
             self.size = sum(file.stat().st_size for file in files)
@@ -245,7 +245,8 @@ class FolderLanding:
             return
         if len(files) > 1:
             raise LocalError(
-                f"checksum: it is for one file, but {len(files)} came, in {self._folder}", url=self._shown_url
+                f"checksum: it is for one file, but {len(files)} were downloaded, into {self._folder}",
+                url=self._shown_url,
             )
         algorithm, _, wanted = options.checksum.partition("=")
         found = checksum.digest_of(files[0], algorithm, stop=self._halted)
@@ -332,7 +333,7 @@ class FolderLanding:
         else:
             places = {name: self._directory / (harmless_filename(name) or self._folder.stem) for name in top}
         if len(set(places.values())) < len(places):
-            raise BadAnswer("it has several entries that would get the same name here", url=self._shown_url)
+            raise BadAnswer("several of its files would get the same name here", url=self._shown_url)
         for place in places.values():
             self._check_free(place)
         return places

@@ -98,7 +98,7 @@ class Monitor:
 
     def _restart(self, watched: Watched, restarts: int) -> int:
         """Restart the process. Returns the number of restarts in a row, or -1 if the monitor is to end."""
-        reason = "it ended"
+        reason = "it exited"
         while restarts < self._most_restarts:
             restarts += 1
             wait_s = restart_wait_s(restarts, self._first_wait_s)

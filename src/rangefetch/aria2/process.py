@@ -131,7 +131,7 @@ class Process:
         left = _end_all(below, grace_s)
         if self.is_alive or left:
             pids = [self.pid] * self.is_alive + [process.pid for process in left]
-            raise ProcessManagementError(f"aria2c cannot be ended; still there: {', '.join(map(str, pids))}")
+            raise ProcessManagementError(f"cannot end aria2c; processes still running: {', '.join(map(str, pids))}")
         self._reader.join(_KILL_S)
 
 
@@ -228,7 +228,7 @@ def make_directory(state_directory: Path) -> Path:
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=state_directory))
         write_record(directory, None, "")
     except OSError as error:
-        raise ProcessManagementError(f"{state_directory}: aria2c's files cannot be kept there: {error}") from error
+        raise ProcessManagementError(f"{state_directory}: cannot create aria2c's files there: {error}") from error
     return directory
 
 
@@ -260,7 +260,7 @@ def reap_leftovers(state_directory: Path) -> int:
         if record.machine != platform.node() or _is_running(record.owner_pid, record.owner_start_s):
             continue
         if _is_leftover(record, directory):
-            _log.info("aria2c %d was left by a process that is gone; ending it", record.pid)
+            _log.info("ending aria2c %d, whose parent process has exited", record.pid)
             left = _end_all(_tree(record.pid), _LEFTOVER_GRACE_S)
             if left:
                 _log.warning("aria2c %d cannot be ended", record.pid)

@@ -80,7 +80,7 @@ class Resting(Exception):
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        super().__init__(f"its host rests for {seconds:.1f} s")
+        super().__init__(f"its host must not be asked for another {seconds:.1f} s")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -181,12 +181,12 @@ def difference(source: Source, options: DownloadOptions, size: int, samples: Seq
                 return f"it has {found[2]} bytes, not {size}"
             octets = answer.read(len(sample.octets))
             if len(octets) != len(sample.octets):
-                raise Unanswered(Failure(code=Curl.PARTIAL_FILE, text="it ended early"))
+                raise Unanswered(Failure(code=Curl.PARTIAL_FILE, text="the response ended early"))
         if octets != sample.octets:
             at = sample.start + next(
                 i for i, pair in enumerate(zip(octets, sample.octets, strict=True)) if pair[0] != pair[1]
             )
-            return f"it has another byte at {at}"
+            return f"it differs at byte {at}"
     return ""
 
 
@@ -296,7 +296,7 @@ def describe(source: Source, options: DownloadOptions) -> tuple[bytes, str]:
         if answer.status != 200:
             raise Unanswered(Failure(fault=Fault.STATUS, status=answer.status or 0))
     if len(octets) > _MOST_DESCRIPTION_BYTES:
-        raise BadAnswer(f"it has more than {_MOST_DESCRIPTION_BYTES} bytes, which no torrent or Metalink needs")
+        raise BadAnswer(f"it is too large for a torrent or Metalink (more than {_MOST_DESCRIPTION_BYTES} bytes)")
     return octets, url
 
 
@@ -340,7 +340,7 @@ def ask_any(
             source.answered = True
             source.resolved_url = remote.url
             return source, remote
-    raise resting or unanswered or Unanswered(Failure(text="no source is left"))
+    raise resting or unanswered or Unanswered(Failure(text="no URL or mirror is left"))
 
 
 def headers_at(url: str, source: Source, options: DownloadOptions) -> dict[str, str]:
@@ -544,7 +544,7 @@ def _failure(error: Exception, url: str) -> Failure:
         case http.client.LineTooLong():
             code, fault = Curl.OK, Fault.HEADERS
         case http.client.BadStatusLine():
-            code, text = Curl.WEIRD_SERVER_REPLY, f"it does not speak HTTP, or HTTP/0.9: {text}"
+            code, text = Curl.WEIRD_SERVER_REPLY, f"the response is not HTTP, or HTTP/0.9: {text}"
         case http.client.HTTPException() if text.startswith("got more than"):
             code, fault = Curl.OK, Fault.HEADERS
         case _:

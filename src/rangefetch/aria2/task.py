@@ -120,7 +120,7 @@ class Aria2Task(Task["Aria2Backend"]):
     def begin(self) -> None:
         """Take the place on disk; the rest follows from there."""
         if self.download.sink is not None:
-            raise LocalError("aria2 cannot stream; that takes the native backend", url=self.shown_url)
+            raise LocalError("aria2 cannot stream; use the native backend", url=self.shown_url)
         self._check_options()
         self.take_place()
 
@@ -188,7 +188,7 @@ class Aria2Task(Task["Aria2Backend"]):
         def is_late() -> None:
             self._wait = None
             self.backend.grants.give_back(self)
-            unanswered(Failure(code=Curl.OPERATION_TIMEDOUT, text="no answer for too long"))
+            unanswered(Failure(code=Curl.OPERATION_TIMEDOUT, text="the server did not answer for too long"))
 
         if not self.backend.grants.take(self, 1):
             self._wait_for_turn(lambda: self.inquire(question, then, unanswered))
@@ -362,7 +362,7 @@ class Aria2Task(Task["Aria2Backend"]):
 
     def _was_directed(self, status: DownloadStatus) -> None:
         """Another program has paused or removed the download in aria2: do the same here."""
-        _log.info("%s: another program has it %s in aria2", self.shown_url, status)
+        _log.info("%s: another program has set it to %s in aria2", self.shown_url, status)
         self.download.want(status)
         self.life.stop()
 

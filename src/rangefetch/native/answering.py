@@ -152,7 +152,7 @@ class Answering:
                 if task.placing.wait(error, look_again):
                     return
                 raise error
-            _log.debug("%s: nothing of it is kept: %s", task.shown_url, error)
+            _log.debug("%s: could not handle the first response: %s", task.shown_url, error)
 
         look()
 
@@ -210,7 +210,7 @@ class Answering:
                 task.shown_url,
             )
         if task.resumed_bytes:
-            _log.info("%s: resuming, %d of %d bytes are there", task.shown_url, task.resumed_bytes, size)
+            _log.info("%s: resuming with %d of %d bytes", task.shown_url, task.resumed_bytes, size)
         return None
 
     def is_credible(self, number: int, identity: Identity, *, stated: bool) -> bool:
@@ -222,17 +222,17 @@ class Answering:
         known = task.authority.identity.size
         word = task.authority.hear(number, identity, stated=stated)
         if word is Word.CONTRADICTS:
-            self.follow_the_url(f"{identity.size} bytes, and not {known}")
+            self.follow_the_url(f"the URL's file has {identity.size} bytes, not {known}")
             return False
         if word is Word.CUT_SHORT:
-            words = f"the server sent {identity.size} bytes as the whole of a file that had {known}"
+            words = f"the server sent {identity.size} bytes as the whole file, which had {known} before"
             if not task.recovery.one_stream:
                 task.recovery.ask_plainly(words)
                 return False
             if not remembered:
                 raise BadAnswer(words, url=task.shown_url)
         if word is Word.UNVOUCHED:
-            words = f"the server sent {identity.size} bytes without a validator in place of a file of {known} with one"
+            words = f"the server sent {identity.size} bytes without a validator; the file had {known} bytes and one"
             if task.recovery.one_stream:
                 raise BadAnswer(words, url=task.shown_url)
             task.recovery.ask_plainly(words)
@@ -251,7 +251,7 @@ class Answering:
         identity = source.identity
         strong = identity.strength is Strength.STRONG
         if not (strong or whole or task.options.checksum or task.recovery.one_stream):
-            task.recovery.ask_plainly("it has no strong ETag to show that its ranges are of one version")
+            task.recovery.ask_plainly("there is no strong ETag to show that its ranges are of one version")
             return False
         sink.admit(task.download, task.file, source.given_url, identity)
         return True
@@ -266,7 +266,7 @@ class Answering:
         urls = offered_in(headers, task.sources[URL].resolved_url or task.url, task.options)
         taken = sum(map(task.sources.offer, urls))
         if taken:
-            _log.info("%s: its server names %d mirror%s", task.shown_url, taken, "s" if taken != 1 else "")
+            _log.info("%s: the server named %d mirror%s", task.shown_url, taken, "s" if taken != 1 else "")
             task.set_lanes()
 
     def compare_digest(self, number: int, headers: dict[str, str]) -> None:
@@ -282,7 +282,7 @@ class Answering:
         if not task.verification.learn(stated):
             expected = task.verification.checksum
             error = ChecksumMismatch(
-                f"the server states another checksum: expected {expected}, got {stated}",
+                f"the server states a different checksum: expected {expected}, got {stated}",
                 expected=expected,
                 actual=stated,
                 url=mask_url(source.url),

@@ -60,7 +60,7 @@ class Comparing:
             task.reject(ContentChanged(words, url=task.shown_url))
         elif not task.authority.accepts_length(size):
             known = task.authority.identity.size
-            words = f"the server sent {size} bytes as the whole of a file that had {known}"
+            words = f"the server sent {size} bytes as the whole file, which had {known} before"
             task.reject(BadAnswer(words, url=task.shown_url))
         else:
             task.comparisons.stop(self._check_identity)
@@ -134,7 +134,8 @@ class Comparing:
             task.begin_again()
         elif finding.refused and self._judge == URL:
             task.mirroring.url_given_up = True
-            _log.warning("%s: %s: some of the file came from mirrors alone", task.shown_url, finding.reason)
+            words = "part of the file came from mirrors and was not compared with the URL's"
+            _log.warning("%s: %s; %s", task.shown_url, finding.reason, words)
             self._check_identity()
         else:
             self._not_compared(finding)
@@ -149,7 +150,7 @@ class Comparing:
         if not offers and not earlier:
             return False
         shown = ", ".join(mask_url(each.url) for each in offers) or "mirrors in an earlier run"
-        _log.warning("%s: wrong checksum with the help of %s; starting over without", task.shown_url, shown)
+        _log.warning("%s: wrong checksum; some of the data came from %s; starting over without", task.shown_url, shown)
         task.sources.refuse_offers()
         task.begin_again()
         return True
@@ -207,7 +208,8 @@ class Comparing:
             self._check_identity()
         else:
             task.mirroring.url_given_up = True
-            _log.warning("%s: %s: the file came from mirrors alone", task.shown_url, finding.reason)
+            words = "the file came from mirrors and was not compared with the URL's"
+            _log.warning("%s: %s; %s", task.shown_url, finding.reason, words)
             self._check_identity()
 
     def _versions_compared(self, number: int, finding: Finding) -> None:
