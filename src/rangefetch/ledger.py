@@ -123,7 +123,7 @@ class Ledger:
                 self._take()
                 self.is_new = not self._is_one()
             if self.is_new and not writes:
-                raise LedgerError(f"{self.path}: there is nothing in it")
+                raise LedgerError(f"{self.path}: it is missing or empty")
             self._database = self._open()
             if writes:
                 self._thread = self._started()
@@ -256,10 +256,10 @@ class Ledger:
             return False
         # SQLite's documentation, "Database File Format", section 1.3.
         if len(header) < 100 or not header.startswith(_HEADER) or struct.unpack(">I", header[68:72])[0] != _APPLICATION:
-            raise LedgerError(f"{self.path}: it is not the ledger of a run")
+            raise LedgerError(f"{self.path}: it is not the ledger of a run (--run)")
         version = struct.unpack(">I", header[60:64])[0]
         if version != VERSION:
-            raise LedgerError(f"{self.path}: it is a ledger of version {version}, and this is for version {VERSION}")
+            raise LedgerError(f"{self.path}: it has the ledger version {version}; only version {VERSION} is supported")
         return True
 
     def _open(self) -> sqlite3.Connection:
@@ -297,7 +297,7 @@ class Ledger:
             thread.start()
         except RuntimeError as error:
             self._database.close()
-            raise LedgerError(f"{self.path}: it lacks threads: {error}; see ulimit -u") from error
+            raise LedgerError(f"{self.path}: cannot start a thread to write it: {error}; see ulimit -u") from error
         return thread
 
     def _wait_for(self, count: int) -> None:

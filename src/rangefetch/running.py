@@ -231,13 +231,13 @@ class Run:
         known = self._ledger.about("shards")
         # The directory is recorded last; without it, these notes are not complete yet.
         if known != into and self._ledger.about("directory"):
-            where = f"in shards, {known}" if known else "not in shards"
-            raise LedgerError(f"{self._ledger.path}: its files are {where}")
+            where = f"in tar files ({known})" if known else "not in tar files"
+            raise LedgerError(f"{self._ledger.path}: the files of this run are {where}")
         if into and not known:
             self._ledger.note("shards", into)
         for key, mine, what in (
-            ("list", self._list_id, "it is the ledger of another list, or of this one read or named in another way"),
-            ("directory", self._directory, "its files are in"),
+            ("list", self._list_id, "it is the ledger of another list, or of this list read with other options"),
+            ("directory", self._directory, "the files of this run are in"),
         ):
             known = self._ledger.about(key)
             if known and mine and known != mine:

@@ -64,12 +64,12 @@ class Shards:
             raise ValueError(f"{self.template!r}: {error}") from None
         if len(fields) != 1 or fields[0][1] or fields[0][3] or not _NUMBER.fullmatch(fields[0][2] or ""):
             raise ValueError(
-                f"{self.template!r}: the name of a shard has one field, its number, as shard-{{:05d}}.tar has"
+                f"{self.template!r}: the name of a shard needs exactly one field, its number, as in shard-{{:05d}}.tar"
             )
         if not is_plain_filename(self.template.format(0)) or not self.template.endswith(".tar"):
-            raise ValueError(f"{self.template!r}: the name of a shard is a plain file name that ends in .tar")
+            raise ValueError(f"{self.template!r}: the name of a shard must be a plain file name ending in .tar")
         if self.count < 1 or self.size < _BLOCK_BYTES:
-            raise ValueError(f"a shard has at least one file, and {_BLOCK_BYTES} bytes")
+            raise ValueError(f"a shard must be allowed at least 1 file and {_BLOCK_BYTES} bytes")
 
     def name(self, number: int) -> str:
         """The name of the shard with this number, from 0."""
@@ -201,7 +201,7 @@ class Packer:
             if self._fd < 0:
                 self._open_next()
             if member in self._members:
-                raise TargetExists(f"{member}: the shard has a file of that name", url=item.url)
+                raise TargetExists(f"{member}: the shard already has a file with that name", url=item.url)
             offset = self._end + len(before)
             digest = self._copy(fd, before, size, offset)
         finally:
@@ -218,7 +218,7 @@ class Packer:
         while at < size:
             octets = system.pread(fd, min(_PIECE_BYTES, size - at), at)
             if not octets:
-                raise OSError(0, "the file has become shorter")
+                raise OSError(0, "the file was shortened while it was being copied")
             digest.update(memoryview(octets))
             _write(self._fd, octets, offset + at)
             at += len(octets)

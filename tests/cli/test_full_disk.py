@@ -41,7 +41,7 @@ def test_it_is_said_once_and_nothing_further_is_asked_for(
     assert said.returncode == 1
     (line,) = errors(said)
     assert "stopped, since the disk is full: " in line
-    assert "the same command continues when there is room" in line
+    assert "free space and run the same command again to continue" in line
     there = whole(small_disk)
     assert len(there) > FIT // 2
     assert len(said.stdout.splitlines()) == len(there)

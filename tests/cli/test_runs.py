@@ -100,7 +100,7 @@ def test_a_ledger_that_does_not_fit_is_one_line_and_is_left_as_it_is(server: Mis
         assert (place / "run.db").read_bytes() == before
 
     refused("another list", "-i", "other", "-d", "out", "--run", "run.db")
-    refused("its files are in", "-i", "list", "-d", "elsewhere", "--run", "run.db")
+    refused("the files of this run are in", "-i", "list", "-d", "elsewhere", "--run", "run.db")
     refused("another list", *WORDS, "--name", "{index}")
     # A list from a pipe is recognised only by its lines.
     said = run(place, "-i", "-", *WORDS[2:], stdin=(place / "other").read_text())
@@ -191,7 +191,7 @@ def test_a_ledger_that_cannot_be_written_any_more_ends_the_run_in_one_line(
     [line] = errors(said)
     assert "--run: " in line
     assert "full" in line
-    assert "the same command continues" in line
+    assert "run the same command again" in line
     fetched = len(names(place / "out"))
     assert 0 < fetched < 1500
 

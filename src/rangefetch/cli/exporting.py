@@ -42,7 +42,9 @@ def export_parquet(ledger: Ledger) -> None:
     except ImportError:
         raise ExportError("Parquet needs a package: pip install 'rangefetch[parquet]'") from None
     if sys.stdout is None or sys.stdout.isatty():
-        raise ExportError("Parquet is not for a terminal: rangefetch run export --format parquet FILE > FILE.parquet")
+        raise ExportError(
+            "cannot print Parquet to a terminal; use: rangefetch run export --format parquet FILE > FILE.parquet"
+        )
     kinds = {int: arrow.int64(), float: arrow.float64(), str: arrow.string()}
     schema = arrow.schema([(name, kinds[kind]) for name, kind in get_type_hints(Row).items()])
     rows = _rows(ledger)

@@ -147,14 +147,14 @@ class Listing:
                         raise ManifestError(f"{self.shown}:{item.line}: {what}")
                     self.bad_line(item.line, what)
                     continue
-                alike.append(f"{self.shown}:{item.line}: it may be called {name}, as {where} is")
+                alike.append(f"{self.shown}:{item.line}: it may get the name {name}, like {where}")
             kept.append(item)
         if repeated:
             self._display.note(f"{counted(repeated, 'URL')} given more than once, fetched once")
         for note in alike[:_MOST_NOTES]:
-            self._display.note(f"warning: {note}; --name gives each a name of its own")
+            self._display.note(f"warning: {note}; use --name to give each its own name")
         if len(alike) > _MOST_NOTES:
-            self._display.note(f"warning: so may {len(alike) - _MOST_NOTES} more lines")
+            self._display.note(f"warning: the same is true of {len(alike) - _MOST_NOTES} more lines")
         return kept
 
 
@@ -196,7 +196,7 @@ class _Fed:
         try:
             threading.Thread(target=self._read, name="rangefetch-list", daemon=True).start()
         except RuntimeError as error:
-            raise LocalError(f"it lacks threads: {error}; see ulimit -u") from error
+            raise LocalError(f"cannot start a thread: {error}; see ulimit -u") from error
 
     def bad_line(self, line: int, what: str) -> None:
         """Have the thread that takes the items report a bad line."""

@@ -126,8 +126,8 @@ def _instead() -> str:
         found = ensure_aria2(DaemonConfig())
         client_class()
     except LocalError as error:
-        return f"nothing can be fetched with aria2 either: {error}"
-    return f"aria2 {found.version} fetches instead: {found.path}"
+        return f"aria2 cannot be used either: {error}"
+    return f"aria2 {found.version} is used instead: {found.path}"
 
 
 def _fetch(request: Request, signals: Signals) -> int:

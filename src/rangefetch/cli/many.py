@@ -63,7 +63,7 @@ def _fetch_in_run(
         ) as run:
             return _List(manager, request, listing, run, display, report, signals).fetch()
     except LedgerLost as error:
-        display.error(f"--run: {error}; stopped, and the same command continues when the ledger can be written again")
+        display.error(f"--run: {error}; stopped; run the same command again once the ledger can be written")
         return FAILED
     except LedgerError as error:
         display.error(f"--run: {error}")
@@ -136,10 +136,10 @@ class _List:
             self._display.error(f"{word}; run the same command again to continue: {self._stands()}")
             return SIGNALLED + self._signals.number
         except DiskFull as error:
-            self._display.error(f"{error}; the same command continues when there is room: {self._stands()}")
+            self._display.error(f"{error}; free space and run the same command again to continue: {self._stands()}")
             return FAILED
         for host, count in self._not_tried.items():
-            self._display.error(f"{host}: it could not be reached; {counted(count, 'file')} not tried")
+            self._display.error(f"{host}: could not be reached; {counted(count, 'file')} not tried")
         self._display.note(self._in_all(time.monotonic() - begun_s))
         failed = self._failed or (self._run is not None and self._run.failed_before)
         return int(bool(failed or self._listing.mistakes or self._display.lost_results))

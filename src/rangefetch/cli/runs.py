@@ -20,15 +20,15 @@ _MOST_SHOWN = 10
 
 def tell(words: Sequence[str]) -> int:
     """Run the command and return its exit status."""
-    parser = argparse.ArgumentParser("rangefetch run", description="What the ledger of a run (--run FILE) says.")
+    parser = argparse.ArgumentParser("rangefetch run", description="Show what the ledger of a run (--run FILE) says.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in (
         ("show", "totals, failures by class and host, the slowest hosts, and the time left"),
-        ("failed", "what has failed, as a list in JSON lines that -i takes"),
+        ("failed", "the failed items, as a list in JSON lines for -i"),
         ("export", "all items, as JSON lines, CSV or Parquet"),
     ):
         command = commands.add_parser(name, help=what, description=what)
-        command.add_argument("file", metavar="FILE", help="the ledger")
+        command.add_argument("file", metavar="FILE", help="the ledger that --run wrote")
         if name == "export":
             command.add_argument("--format", choices=FORMATS, default="jsonl", help="default: jsonl")
     given = parser.parse_args(list(words))
@@ -88,7 +88,7 @@ def _shown(ledger: Ledger) -> Iterator[str]:
         "SELECT host, count(*), sum(size) / sum(seconds) FROM item WHERE seconds > 0 AND "
         f"state = '{COMPLETE}' GROUP BY host HAVING sum(seconds) > 0 ORDER BY 3 LIMIT {_MOST_SHOWN}"
     ):
-        yield f"slowest: {host}, {amount(speed)}/s for each of {counted(number, 'file')}"
+        yield f"slowest: {host}, {amount(speed)}/s per file, {counted(number, 'file')}"
 
 
 def _failed(ledger: Ledger) -> Iterator[str]:
