@@ -58,8 +58,8 @@ def test_of_a_tree_in_a_file_it_is_said_that_there_may_be_more(tmp_path: Path) -
     items = list(read_manifest(tmp_path / "tree.json", on_bad_line=lambda _, what: bad.append(what), base_url=base))
     assert len(items) == PAGE
     assert len(bad) == 1
-    assert "what follows may be missing; give the URL" in bad[0]
-    with pytest.raises(ManifestError, match="what follows may be missing"):
+    assert "more may be missing; give the URL" in bad[0]
+    with pytest.raises(ManifestError, match="more may be missing"):
         list(read_manifest(tmp_path / "tree.json", strict=True, base_url=base))
 
 

@@ -172,7 +172,7 @@ GOOD = URLS[0]
         (f"{GOOD}\n  out=a\n\n{GOOD}\n  out=../b\n", 4, "leads out of the output directory"),
         (f"{GOOD}\n  out=a\n{GOOD}\n  split=many\n", 4, "not a whole number"),
         (f"{GOOD}\n  out=a\n{GOOD}\n  split=100000\n", 3, "out of range"),
-        (f"  out=a\n{GOOD}\n  out=b\n", 1, "there is no URL above it"),
+        (f"  out=a\n{GOOD}\n  out=b\n", 1, "this option has no URL above it"),
         (f"url,name\n{GOOD},a\n{GOOD}\n", 3, "1 fields, and 2 columns"),
         (f"url,size\n{GOOD},1\n{GOOD},-1\n", 3, "not a size in bytes"),
         (f"url,size\n{GOOD},1\n{GOOD},1e999\n", 3, "not a size in bytes"),
@@ -184,9 +184,9 @@ GOOD = URLS[0]
         (f'url,name\n{GOOD},a\n{GOOD},"b"c\n', 3, "the quotes in it are wrong"),
         (f'{{"url": "{GOOD}"}}\n{{"url": \n', 2, "not JSON"),
         (f'{{"url": "{GOOD}"}}\n[1]\n', 2, "not a JSON object"),
-        (f'{{"url": "{GOOD}"}}\n{{"name": "x"}}\n', 2, "no column is known to have URLs"),
+        (f'{{"url": "{GOOD}"}}\n{{"name": "x"}}\n', 2, "cannot tell which column has the URLs"),
         (f'{{"url": "{GOOD}"}}\n{"[" * 100_000}\n', 2, "nested too deeply"),
-        (f'{{"url": "{GOOD}", "headers": 1}}\n{{"url": "{GOOD}"}}\n', 1, "are no headers"),
+        (f'{{"url": "{GOOD}", "headers": 1}}\n{{"url": "{GOOD}"}}\n', 1, "is not a mapping or list of headers"),
         (f'{{"url": "{GOOD}", "headers": {{"Range": "x"}}}}\n{{"url": "{GOOD}"}}\n', 1, "cannot be changed"),
         (f"{GOOD} 1 a\nnothing\n", 2, "not a URL, a length and a path"),
         (f"TsvHttpData-1.0\n{GOOD}\n{GOOD}\t1\t!!\n", 3, "not base64"),
@@ -227,7 +227,7 @@ def test_without_a_listener_bad_lines_are_logged(caplog: pytest.LogCaptureFixtur
         ("nonsense\n", "no line in it can be used"),
         ("url,name\n", "there is nothing in it"),
         ("{", "not JSON"),
-        (bytes(range(256)) * 100, "it is not text"),
+        (bytes(range(256)) * 100, "it is neither text"),
         ("https://example.org/a\n".encode("utf-16"), "it is in UTF-16"),
         ("<!DOCTYPE html>\n<title>404</title>\n<p>Not here</p>\n", "it is a web page"),
         ("\ufeff\n<HTML lang=en>\n", "it is a web page"),
@@ -239,7 +239,7 @@ def test_without_a_listener_bad_lines_are_logged(caplog: pytest.LogCaptureFixtur
         ('<metalink xmlns="urn:ietf:params:xml:ns:metalink"><file', "not XML"),
         ('<metalink xmlns="urn:ietf:params:xml:ns:metalink"/>', "there is nothing in it"),
         ('lock-version = "1.0"\n[[', "not TOML"),
-        (json.dumps([{"type": "file", "oid": "1", "path": "a", "size": 1}]), "which repository it is"),
+        (json.dumps([{"type": "file", "oid": "1", "path": "a", "size": 1}]), "does not name its repository"),
     ],
 )
 def test_a_manifest_of_no_use_is_one_error(text: str | bytes, what: str) -> None:
@@ -262,9 +262,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_missing_column_is_named_with_those_there_are() -> None:
-    with pytest.raises(ManifestError, match=r"there is no column 'link' \(--url-column\); there are 'url', 'name'$"):
+    with pytest.raises(
+        ManifestError, match=r"there is no column 'link' \(--url-column\); the columns are 'url', 'name'$"
+    ):
         items_of(f"url,name\n{GOOD},x\n", columns={"url": "link"}, input_format="csv")
-    with pytest.raises(ManifestError, match="--url-column names it; there are 'a', 'b'"):
+    with pytest.raises(ManifestError, match="name it with --url-column; the columns are 'a', 'b'"):
         items_of(f"a,b\n{GOOD},x\n", input_format="csv")
     with pytest.raises(ValueError, match="columns: 'colour'"):
         items_of("x", columns={"colour": "x"})
@@ -280,7 +282,7 @@ def test_columns_are_used_as_they_are_named() -> None:
 
 
 def test_a_format_that_there_is_not() -> None:
-    with pytest.raises(ManifestError, match="'xls' is not a format of manifests; there are parquet, "):
+    with pytest.raises(ManifestError, match="'xls' is not a manifest format; the formats are parquet, "):
         items_of("x", input_format="xls")
 
 
@@ -322,7 +324,7 @@ def test_a_template_is_given_nothing_that_leads_elsewhere() -> None:
             items_of(url, name="{path}", strict=True)
     [item] = items_of(f"url,kind\n{GOOD},../../x\n", name="{kind}", strict=True)
     assert "/" not in item.path
-    with pytest.raises(ManifestError, match="wants its sha256"):
+    with pytest.raises(ManifestError, match="needs its sha256"):
         items_of(GOOD, name="{sha256}", strict=True)
 
 

@@ -85,7 +85,7 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
             if entry.number:
                 entry.take(number, line.strip())
             else:
-                yield Mistake(number, f"{line.strip()!r}: an option, and there is no URL above it")
+                yield Mistake(number, f"{line.strip()!r}: this option has no URL above it")
         else:
             yield from entry.ended(asked.directory)
             entry = _Entry(number, line)

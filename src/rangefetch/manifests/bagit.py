@@ -58,7 +58,7 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
         try:
             digests = _digests(path.parent)
         except ManifestError as error:
-            raise ManifestError(f"{look.source.shown}: the digests of the bag: {error}") from None
+            raise ManifestError(f"{look.source.shown}: cannot read the digests of the bag: {error}") from None
     for number, line in look.source.lines():
         if isinstance(line, Mistake):
             yield line

@@ -43,7 +43,7 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
     """Yield the files. Raises ``ManifestError`` if there is no base URL."""
     base_url = look.source.base_url
     if not base_url:
-        raise ManifestError(f"{look.source.shown}: it has names but no URLs; --base-url says where the files are")
+        raise ManifestError(f"{look.source.shown}: it has names but no URLs; use --base-url to say where the files are")
     for number, line in look.source.lines():
         if isinstance(line, Mistake):
             yield line

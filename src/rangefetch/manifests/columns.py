@@ -70,7 +70,7 @@ class Plan:
                 name = asked.columns[kind]
                 if name and name not in names:
                     raise ManifestError(
-                        f"{shown}: there is no column {name!r} ({OPTION_OF[kind]}); there are {_listed(names)}"
+                        f"{shown}: there is no column {name!r} ({OPTION_OF[kind]}); the columns are {_listed(names)}"
                     )
             else:
                 name = next((folded[each] for each in usual if each in folded), "")
@@ -79,7 +79,8 @@ class Plan:
         self._ena = ena.choose(names, self._of.get("url", ""))
         if not self._ena and "url" not in self._of:
             raise ManifestError(
-                f"{shown}: no column is known to have URLs; {OPTION_OF['url']} names it; there are {_listed(names)}"
+                f"{shown}: cannot tell which column has the URLs; name it with {OPTION_OF['url']}; "
+                f"the columns are {_listed(names)}"
             )
         self._digests: dict[str, str] = {}
         if "checksum" not in asked.columns:
@@ -151,7 +152,7 @@ def _text(value: object) -> str:
 def _urls_in(value: object) -> list[str]:
     if isinstance(value, list):
         if not all(isinstance(each, str) for each in value):
-            raise ValueError("the list of URLs has something else in it")
+            raise ValueError("the list of URLs has an element that is not a string")
         return value
     return [url for url in _BETWEEN_URLS.split(_text(value).strip()) if url]
 
@@ -163,7 +164,7 @@ def _headers_in(value: object) -> Mapping[str, str] | Sequence[str]:
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError):
-                raise ValueError("the headers are not JSON, though they begin like it") from None
+                raise ValueError("the headers begin like JSON but are not valid JSON") from None
         else:
             return [line for line in value.splitlines() if line.strip()]
     if isinstance(value, dict):
@@ -172,4 +173,4 @@ def _headers_in(value: object) -> Mapping[str, str] | Sequence[str]:
         return [_text(line) for line in value]
     if value is None:
         return ()
-    raise ValueError(f"{value!r} are no headers")
+    raise ValueError(f"{value!r} is not a mapping or list of headers")

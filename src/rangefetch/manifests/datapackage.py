@@ -36,7 +36,7 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
             is_url = "://" in path
             url = path if is_url else url_below(base_url, path)
             if not url:
-                yield Mistake(number, f"{path!r} is a path; --base-url says where it is")
+                yield Mistake(number, f"{path!r} is a path, not a URL; use --base-url to say where it is")
                 continue
             try:
                 checksum = digest_of(text_in(resource, "hash"))

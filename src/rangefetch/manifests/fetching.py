@@ -46,5 +46,5 @@ def next_page(url: str, options: Mapping[str, Any]) -> str:
     if not found:
         return ""
     if origin_of(found[0]) != origin_of(url):
-        raise BadAnswer(f"its next page is said to be elsewhere, at {mask_url(found[0])}", url=mask_url(url))
+        raise BadAnswer(f"its next page is on another server, not fetched: {mask_url(found[0])}", url=mask_url(url))
     return found[0]

@@ -110,7 +110,7 @@ def find(name: str) -> Format:
         return _ours(name)
     others = _others()
     if name not in others:
-        raise ManifestError(f"{name!r} is not a format of manifests; there are {', '.join([*NAMES, *others])}")
+        raise ManifestError(f"{name!r} is not a manifest format; the formats are {', '.join([*NAMES, *others])}")
     return others[name]
 
 
@@ -136,9 +136,9 @@ def recognise(look: Look) -> Format:
 def _is_no_list(head: bytes) -> str:
     """Why the file cannot be a list; "" if it may be one."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "it is in UTF-16, and has to be in UTF-8"
+        return "it is in UTF-16; convert it to UTF-8"
     if b"\0" in head:
-        return "it is not text, and in none of the formats that are known"
+        return "it is neither text nor in a known binary format"
     if _WEB_PAGE.match(head):
         return "it is a web page, not a list"
     return ""
@@ -210,5 +210,5 @@ def _others() -> dict[str, Format]:
         try:
             found[point.name] = point.load()
         except Exception as error:
-            _log.warning("the format %s of manifests cannot be loaded: %s", point.name, error)
+            _log.warning("cannot load the manifest format %s: %s", point.name, error)
     return found

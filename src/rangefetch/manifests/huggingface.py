@@ -55,8 +55,7 @@ def _base_url(look: Look) -> str:
         kind = kind or ("models" if "modelId" in document else "spaces" if "sdk" in document else "datasets")
     if not repository or not revision:
         raise ManifestError(
-            f"{source.shown}: a tree does not say of which repository it is; "
-            f"--base-url does: {_HOME}/REPOSITORY/resolve/REVISION/"
+            f"{source.shown}: a tree does not name its repository; use --base-url {_HOME}/REPOSITORY/resolve/REVISION/"
         )
     return f"{home}/{'' if kind == 'models' else kind + '/'}{repository}/resolve/{revision}/"
 
@@ -83,8 +82,8 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
             # A local file does not tell whether it was the last page.
             yield Mistake(
                 len(document),
-                f"the tree has {len(document)} entries, as many as there are on a page of {_PAGE}: what follows may be "
-                "missing; give the URL of the tree, whose pages are all fetched",
+                f"the tree has {len(document)} entries, which fills pages of {_PAGE}, so more may be missing; "
+                "give the URL of the tree instead, and all its pages are fetched",
             )
     else:
         yield from each_of(list_in(document, "siblings"), row, "entry")
@@ -101,5 +100,5 @@ def _all_entries(look: Look) -> Iterator[Any]:
         except (ValueError, RecursionError) as error:
             raise ManifestError(f"{look.source.shown}: a page of the tree is not JSON: {error}") from None
         if not isinstance(page, list):
-            raise ManifestError(f"{look.source.shown}: a page of the tree is no list")
+            raise ManifestError(f"{look.source.shown}: a page of the tree is not a list")
         yield from page

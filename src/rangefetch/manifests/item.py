@@ -114,7 +114,7 @@ def item_of(row: Row, index: int, base_url: str) -> ManifestItem:
     mirrors: tuple[str, ...] = ()
     if row.mirrors:
         if len(row.mirrors) > _MOST_MIRRORS:
-            raise ValueError(f"{len(row.mirrors)} URLs of one file are too many; {_MOST_MIRRORS} are allowed")
+            raise ValueError(f"{len(row.mirrors)} mirrors of one file are too many; {_MOST_MIRRORS} are allowed")
         checked = dict.fromkeys(_checked_url(mirror, base_url) for mirror in row.mirrors)
         # Mirrors work over http and https only.
         mirrors = tuple(mirror for mirror in checked if mirror.startswith(("http:", "https:")))

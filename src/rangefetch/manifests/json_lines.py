@@ -63,6 +63,6 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
             except json.JSONDecodeError as error:
                 yield Mistake(number, f"this is not JSON: {error.msg} (column {error.colno})")
             except (ValueError, RecursionError):
-                yield Mistake(number, "this JSON has a number of too many digits, or is nested too deeply")
+                yield Mistake(number, "this JSON has a number with too many digits, or is nested too deeply")
             else:
                 yield from plans.rows(number, value)

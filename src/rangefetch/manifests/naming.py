@@ -68,7 +68,7 @@ class Template:
                 raise ValueError(f"{text!r}: a field is {{NAME}}, {{NAME:08d}} or {{NAME:.2}}")
             self._parts.append((literal, field or "", spec or ""))
         if not any(field for _, field, _ in self._parts):
-            raise ValueError(f"{text!r}: there is no field in it, so all files would have this name")
+            raise ValueError(f"{text!r}: it has no field, so all files would get this name")
 
     def name(self, item: ManifestItem) -> str:
         """The name for an item's file, checked like a name from a manifest. Raises ``ValueError``."""
@@ -77,7 +77,7 @@ class Template:
         )
         checked = check_path_below(made)
         if not checked or checked.endswith("/"):
-            raise ValueError(f"the template makes {made!r} of it, which is not the name of a file")
+            raise ValueError(f"the name template gives {made!r}, which is not a file name")
         return checked
 
     def _value(self, field: str, spec: str, item: ManifestItem) -> str:
@@ -93,9 +93,9 @@ class Template:
         elif field in _DIGESTS:
             algorithm, _, value = item.checksum.partition("=")
             if algorithm != _DIGESTS[field]:
-                raise ValueError(f"the template wants its {field}, and the manifest does not say it")
+                raise ValueError(f"the name template needs its {field}, which the manifest does not give")
         else:
-            raise ValueError(f"the template wants {field!r}, and there is no such field or column")
+            raise ValueError(f"the name template needs {field!r}, but there is no such field or column")
         text = self._formatted(field, value, spec)
         return text if has_directories else re.sub(r"[/\\]", "_", text)
 
@@ -104,7 +104,7 @@ class Template:
             if len(value) > _LONGEST_VALUE:
                 raise ValueError(f"its {field} is too long for a name")
             if not value and field != "suffix":
-                raise ValueError(f"the template wants its {field}, which is empty")
+                raise ValueError(f"the name template needs its {field}, which is empty")
             if spec.endswith("d"):
                 if not (value.strip().isascii() and value.strip().isdigit() and len(value) <= 20):
                     raise ValueError(f"its {field} is {value!r}, not a whole number")

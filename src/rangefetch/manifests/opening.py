@@ -129,7 +129,7 @@ class Source:
                 if not url:
                     return
                 if url in seen or len(seen) > _MOST_PAGES:
-                    raise ManifestError(f"{mask_url(url)}: its pages go round in a circle, or are too many")
+                    raise ManifestError(f"{mask_url(url)}: its pages form a circle, or there are too many")
                 seen.add(url)
                 page = fetch_manifest(url, Path(self._directory, "page"), self._options)
             octets = page.read_bytes() if page.stat().st_size <= MOST_DOCUMENT_BYTES else b""

@@ -45,10 +45,10 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
         try:
             words = _words(line)
             if len(words) not in (2, 3):
-                raise ValueError(f"there are {len(words)} words, not a name, a hash and perhaps a URL")
+                raise ValueError(f"it has {len(words)} words; expected a name, a hash and optionally a URL")
             url = words[2] if len(words) == 3 else url_below(look.source.base_url, words[0])
             if not url:
-                raise ValueError("it has a name but no URL; --base-url says where the files are")
+                raise ValueError("it has a name but no URL; use --base-url to say where the files are")
             yield Row(number, url, words[0], digest_of(words[1], "" if ":" in words[1] else "sha-256"))
         except ValueError as error:
             yield Mistake(number, str(error))

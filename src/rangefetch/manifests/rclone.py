@@ -35,7 +35,7 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
         elif fields[0].lstrip().startswith("#"):
             continue
         elif len(fields) > 2:
-            yield Mistake(number, f"there are {len(fields)} fields, not a URL and a name; quote a URL that has commas")
+            yield Mistake(number, f"it has {len(fields)} fields; expected a URL and a name; quote URLs with commas")
         else:
             url, name = (*map(str.strip, fields), "")[:2]
             yield Row(number, url, name)

@@ -29,7 +29,7 @@ def read(look: Look, asked: Asked) -> Iterator[Row | Mistake]:
         elif line.strip() and line.strip() != _FIRST:
             fields = [field.strip() for field in line.split("\t")]
             if len(fields) > 3:
-                yield Mistake(number, f"there are {len(fields)} fields, not a URL, a size and an MD5")
+                yield Mistake(number, f"it has {len(fields)} fields; expected a URL, a size and an MD5")
                 continue
             url, size, digest = (*fields, "", "")[:3]
             try:
