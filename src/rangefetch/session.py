@@ -49,7 +49,7 @@ def check_path(session_file: str | os.PathLike[str]) -> Path:
     """
     text = check_any_path(session_file, "session_file")
     if not text:
-        raise ValueError("session_file: '' is no path")
+        raise ValueError("session_file: '' is not a path")
     path = absolute_path(text)
     with contextlib.suppress(OSError):
         if not stat.S_ISREG(path.stat().st_mode):
@@ -190,7 +190,9 @@ class Session:
             with self._path.open("rb") as file:
                 if not is_trusted(os.fstat(file.fileno()), self._path.parent):
                     # The session decides which files are written, and what is sent where.
-                    raise LocalError(f"{self._path}: the session is not used: another user owns it or can write to it")
+                    raise LocalError(
+                        f"{self._path}: refused as a session file: another user owns it or can write to it"
+                    )
                 is_lines = file.read(len(_HEADER)) == _HEADER
             entries, senseless = self._read_lines() if is_lines else self._read_document()
         except FileNotFoundError:

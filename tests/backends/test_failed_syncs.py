@@ -166,7 +166,7 @@ def test_a_name_that_could_not_be_synced_is_an_error_only_where_that_was_asked_f
     losing(lambda name, _: name == target.parent.name)
     gid = manager.download(server.url("/good/x", size=SIZE), into(target, target.name, durable=durable))
     if durable:
-        with pytest.raises(DiskError, match="keeps its name"):
+        with pytest.raises(DiskError, match="cannot sync its directory"):
             manager.wait(gid, 30)
     else:
         manager.wait(gid, 30)

@@ -56,7 +56,7 @@ def test_a_disk_that_fills_midway_keeps_what_came(
     ballast = small_disk / "ballast"
     with pytest.raises(OSError, match="No space"):
         ballast.write_bytes(bytes(SIZE))
-    with pytest.raises(DiskError, match=r"\d+ bytes more are needed, and 0 are free") as caught:
+    with pytest.raises(DiskError, match=r"\d+ more bytes are needed, but only 0 are free") as caught:
         manager.wait(gid)
     assert caught.value.errno == errno.ENOSPC
     assert names(small_disk) == ["ballast", "x.part", "x.part.json"]

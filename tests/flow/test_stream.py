@@ -286,7 +286,7 @@ def test_a_disk_without_room_for_the_window_is_a_clear_error(
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     with (
         stream(server.url("/slow/x", size=SIZE, rate="1M")) as file,
-        pytest.raises(DiskError, match=r"bytes are needed, and \d+ are free"),
+        pytest.raises(DiskError, match=r"bytes are needed, but only \d+ are free"),
     ):
         file.read()
     assert names(small_disk) == []

@@ -54,7 +54,7 @@ def test_a_second_manager_of_the_same_process_is_refused_until_the_first_is_stop
     first = DownloadManager(session_file=session_file)
     if start:
         first.start()
-    with pytest.raises(LocalError, match=r"session\.json: another DownloadManager of this process has it"):
+    with pytest.raises(LocalError, match=r"session\.json: another DownloadManager of this process is using it"):
         DownloadManager(session_file=session_file)
     first.stop()
     with DownloadManager(session_file=session_file):
@@ -68,7 +68,7 @@ def test_a_second_manager_of_the_same_process_is_refused_until_the_first_is_stop
 
 def test_a_second_process_is_refused_and_told_which_has_it(session_file: Path) -> None:
     with held(session_file) as child:
-        with pytest.raises(LocalError, match=f"a DownloadManager of process {child.pid} has it"):
+        with pytest.raises(LocalError, match=f"a DownloadManager of process {child.pid} is using it"):
             DownloadManager(session_file=session_file)
         child.kill()
         child.wait()
@@ -99,7 +99,7 @@ def test_a_stopped_manager_does_not_write_over_the_session_of_the_next(
     with DownloadManager(session_file=session_file) as second:
         assert [each.gid for each in second.list_downloads()] == [gid]
         first.cancel(gid)
-        assert "has it" in caplog.text
+        assert "is using it" in caplog.text
     assert [each["gid"] for each in listed_in(session_file)] == [gid]
 
 

@@ -186,7 +186,7 @@ def test_a_part_file_that_is_shorter_or_another_is_not_used(target: Target, capl
     target.save_state(left(target, [DONE, DONE, 0]))
     os.pwrite(target.fd, bytes(4096), 0)
     assert saving.load(target, URL, provable=False) is None
-    assert "is not the file that it describes" in caplog.text
+    assert "it does not describe" in caplog.text
     assert not target.state_path.exists()
 
 
@@ -209,7 +209,7 @@ def test_what_aria2_has_left_alone_is_used_only_where_a_checksum_will_prove_it(
     target.control_path.write_bytes(octets)
     target.control_path.chmod(0o600)
     assert saving.load(target, URL, provable=False) is None
-    assert "cannot tell which file" in caplog.text
+    assert "cannot tell whose data" in caplog.text
     assert target.control_path.read_bytes() == octets
     found = saving.load(target, URL, provable=True)
     assert found is not None

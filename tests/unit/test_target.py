@@ -226,7 +226,7 @@ def test_a_part_file_published_between_open_and_lock_is_let_go(tmp_path: Path, m
 def test_a_part_file_that_never_stays_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path).close()
     monkeypatch.setattr(parts, "is_open_on", lambda *_: False)
-    with pytest.raises(TargetLocked, match="keep taking it"):
+    with pytest.raises(TargetLocked, match="keep locking it"):
         Target.open(tmp_path, "x", URL)
 
 

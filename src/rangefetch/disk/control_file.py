@@ -66,7 +66,7 @@ class ControlFile:
         Raises ``ValueError`` if the arguments contradict each other.
         """
         if piece_length < 1 or total_length < 1 or count != -(-total_length // piece_length):
-            raise ValueError(f"{count} pieces of {piece_length} bytes do not make {total_length}")
+            raise ValueError(f"{count} pieces of {piece_length} bytes do not add up to {total_length} bytes")
         return cls(piece_length, total_length, _unpack(bitfield, count))
 
     @classmethod
@@ -79,7 +79,7 @@ class ControlFile:
         piece_length, total_length, upload_length, bitmap_length = _SIZES.unpack_from(octets, at)
         at += _SIZES.size
         if not (piece_length and 0 < total_length <= LARGEST_FILE_BYTES):
-            raise ValueError(f"{total_length} bytes in pieces of {piece_length} make no file")
+            raise ValueError(f"{total_length} bytes in pieces of {piece_length} is not a possible size")
         piece_count = -(-total_length // piece_length)
         if bitmap_length != -(-piece_count // 8):
             raise ValueError(f"a bitmap of {bitmap_length} bytes does not fit {piece_count} pieces")
@@ -95,13 +95,13 @@ class ControlFile:
                 raise ValueError(f"piece {index} in flight is out of range or listed twice")
             block_count = -(-min(piece_length, total_length - index * piece_length) // _BLOCK_BYTES)
             if length != min(piece_length, total_length - index * piece_length):
-                raise ValueError(f"piece {index} has {length} bytes, which does not fit the whole")
+                raise ValueError(f"piece {index} has {length} bytes, which does not fit the file's size")
             if bitmap_length != -(-block_count // 8):
                 raise ValueError(f"piece {index}: a bitmap of {bitmap_length} bytes does not fit {block_count} blocks")
             in_flight[index] = _unpack(octets[at : at + bitmap_length], block_count)
             at += bitmap_length
         if at != len(octets):
-            raise ValueError(f"it has {len(octets)} bytes, and {at} were announced")
+            raise ValueError(f"it has {len(octets)} bytes, but should have {at}")
         return cls(piece_length, total_length, pieces, in_flight, upload_length, info_hash)
 
     def to_bytes(self) -> bytes:
@@ -150,7 +150,7 @@ def to_control_file(state: State) -> bytes:
     """
     total = state.total_size
     if total <= 0:
-        raise ValueError("aria2 has no control file for a file without bytes")
+        raise ValueError("aria2 has no control file for an empty file")
     pieces = bytearray(-(-total // PIECE_BYTES))
     in_flight: dict[int, bytearray] = {}
 
@@ -259,7 +259,7 @@ def _unpack(bitmap: bytes, count: int) -> bytes:
         raise ValueError("a bitmap ends early")
     digits = f"{int.from_bytes(bitmap, 'big'):0{len(bitmap) * 8}b}"
     if "1" in digits[count:]:
-        raise ValueError("a bitmap has bits behind its end")
+        raise ValueError("a bitmap has bits set beyond its end")
     return digits[:count].encode().translate(_DIGIT_TO_MARK)
 
 

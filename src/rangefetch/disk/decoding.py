@@ -50,7 +50,7 @@ def codings_to_undo(content_encoding: str, names: Sequence[str]) -> tuple[str, .
         if any(_is_the_files_own(word, name) for name in names):
             continue
         if _decoder(word, b"") is None:
-            raise BadAnswer(f"the server sent the file encoded ({word}), and there is no decoder for that here")
+            raise BadAnswer(f"the server sent the file encoded ({word}), and rangefetch has no decoder for that here")
         undone.append(word)
     return tuple(undone)
 

@@ -65,7 +65,7 @@ class Hold:
                 system.pwrite(fd, f"{os.getpid()} {system.host_name()}\n".encode(), 0)
                 self._fd, fd = fd, -1
         except BlockingIOError:
-            raise LocalError(f"{self._path}: {_describe(system.pread(fd, 256, 0))} has it") from None
+            raise LocalError(f"{self._path}: {_describe(system.pread(fd, 256, 0))} is using it") from None
         finally:
             if fd >= 0:
                 os.close(fd)

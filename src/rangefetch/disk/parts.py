@@ -144,7 +144,7 @@ def open_part(folder: Path, filename: str, url: str, *, adopt: bool) -> Part:
         # Another process may have created it first.
         with contextlib.suppress(FileExistsError):
             return _create(path, url)
-    raise TargetLocked(f"{part_path(folder, filename, url)}: other downloads keep taking it")
+    raise TargetLocked(f"{part_path(folder, filename, url)}: other downloads of the same file keep locking it")
 
 
 def find_part(folder: Path, filename: str, url: str) -> Part | None:
@@ -163,7 +163,7 @@ def free_part_path(folder: Path, filename: str, url: str) -> Path:
     fd, path = _find(folder, filename, url, adopt=False)
     if fd >= 0:
         os.close(fd)
-        raise TargetExists(f"{path}: an unfinished download is there", filename=path)
+        raise TargetExists(f"{path}: an unfinished download already exists there", filename=path)
     return path
 
 
@@ -243,7 +243,7 @@ def _find(folder: Path, filename: str, url: str, *, adopt: bool) -> tuple[int, P
         if number and free is not None:
             return -1, free
     first = part_path(folder, filename, url)
-    words = f"{first}: not created by rangefetch, and the other names are taken too"
+    words = f"{first}: not created by rangefetch, and the alternative names are taken too; move it away"
     raise DiskError(words, errno=errno.EEXIST, filename=first)
 
 

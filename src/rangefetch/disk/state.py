@@ -235,7 +235,7 @@ def _check(state: State) -> None:
         raise ValueError(f"block_size {state.block_size} is out of range")
     block_count = -(-state.total_size // state.block_size)
     if len(state.blocks) != block_count:
-        raise ValueError(f"{len(state.blocks)} blocks, where total_size and block_size make {block_count}")
+        raise ValueError(f"{len(state.blocks)} blocks, but total_size and block_size make {block_count}")
     for index, written in state.partial.items():
         if not 0 <= index < block_count or state.blocks[index] == DONE:
             raise ValueError(f"partial: block {index} is not an unfinished one")
@@ -271,10 +271,10 @@ def _from_document(document: dict[str, Any]) -> State:
         raise ValueError(f"its fields are not those of version {_VERSION}")
     for name, expected in _FIELD_TYPES.items():
         if type(document[name]) is not expected:
-            raise ValueError(f"{name} is no {expected.__name__}")
+            raise ValueError(f"{name} is not of type {expected.__name__}")
     for source in document["sources"]:
         if type(source) is not dict or {name: type(source[name]) for name in source} != _SOURCE_TYPES:
-            raise ValueError("sources: each has url, etag and last_modified, which are strings")
+            raise ValueError("sources: each needs url, etag and last_modified, all strings")
     partial: dict[int, int] = {}
     for key, written in document["partial"].items():
         if not _BLOCK_INDEX.fullmatch(key) or type(written) is not int:

@@ -228,7 +228,7 @@ class Target:
         with contextlib.suppress(OSError):
             self.close()
         if durable:
-            with disk_errors("make sure that it keeps its name", self.path):
+            with disk_errors("sync its directory", self.path):
                 system.sync_directory(self.directory)
         return self.path
 
@@ -349,7 +349,7 @@ def free_space(directory: str | os.PathLike[str]) -> int:
 
     A file system that does not count its blocks (ramfs) is taken to be unlimited.
     """
-    with disk_errors("ask for the free space", Path(directory)):
+    with disk_errors("determine the free space", Path(directory)):
         return system.free_bytes(directory)
 
 

@@ -307,7 +307,7 @@ def filetime(seconds: float) -> int:
     """A FILETIME: units of 100 ns since 1601. Raises ``OverflowError`` for a time that it cannot express."""
     time_100ns = round((seconds + 11_644_473_600) * 10_000_000)
     if not 0 < time_100ns < 1 << 63:
-        raise OverflowError(f"{seconds}: no time that a file can have")
+        raise OverflowError(f"{seconds}: not a time that a file can have")
     return time_100ns
 
 

@@ -60,7 +60,7 @@ def read_cookies(octets: bytes, file: str) -> list[_Cookie]:
             else:
                 found.append(cookie)
     if malformed and not found:
-        raise ValueError(f"line {malformed[0]} is not a cookie in Netscape's format, and no other line is")
+        raise ValueError(f"no line is a cookie in Netscape format (line {malformed[0]} is the first that is not)")
     _warn(file, tuple(malformed))
     return found
 
@@ -104,4 +104,4 @@ def _warn(file: str, malformed: tuple[int, ...]) -> None:
         numbers = ", ".join(map(str, malformed[:_MOST_NUMBERS]))
         more = f" and {len(malformed) - _MOST_NUMBERS} more" if len(malformed) > _MOST_NUMBERS else ""
         lines = "line" if len(malformed) == 1 else "lines"
-        _log.warning("%s: %s %s%s: not a cookie in Netscape's format; ignored", file, lines, numbers, more)
+        _log.warning("%s: %s %s%s: not a cookie in Netscape format; ignored", file, lines, numbers, more)

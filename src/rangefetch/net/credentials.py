@@ -103,7 +103,7 @@ def netrc_path(options: DownloadOptions) -> Path:
     if not stat.S_ISREG(status.st_mode):
         raise LocalError(f"{path}: it is not a regular file")
     if not system.is_private(status):
-        raise LocalError(f"{path}: others can read it; chmod 600 it, or do without netrc")
+        raise LocalError(f"{path}: other users can read it; run chmod 600 on it, or turn off netrc")
     return path
 
 

@@ -46,7 +46,7 @@ def find(directory: Path, url: str) -> Earlier | None:
 
     .
     """
-    with disk_errors("look into", directory):
+    with disk_errors("list the directory", directory):
         path = other_urls_part(directory, url)
         saved = _saved(path) if path is not None else None
     return Earlier(path, saved, is_in_place=False) if path is not None and saved is not None else None

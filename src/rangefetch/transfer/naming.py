@@ -110,5 +110,5 @@ class Naming:
             if taken or reservations.reserve(path, task.download):
                 task.download.filename = path.name
                 return path if taken or self.is_taken(path) else None
-        words = f"{target.path} exists, and so does every number below"
+        words = f"{target.path} exists, and so do all lower numbers"
         raise TargetExists(words, url=task.shown_url, filename=target.path)

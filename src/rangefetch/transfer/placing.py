@@ -263,7 +263,7 @@ class Placing:
 
         def looked(found: list[Sample]) -> None:
             if work.contradicts(remote) or not found:
-                give_up("its size or a validator differs" if found else "too little is there to compare")
+                give_up("its size, ETag or Last-Modified differs" if found else "there is too little data to compare")
                 return
             limit = int(task.options.max_download_limit)
             question = Question(source, remote.size, found, remote.etag, remote.last_modified, limit)
@@ -284,12 +284,12 @@ class Placing:
 
         def taken(is_taken: bool) -> None:
             if is_taken:
-                _log.info("%s: continuing what was fetched from %s", task.shown_url, was)
+                _log.info("%s: resuming with the data fetched from %s", task.shown_url, was)
             then(is_taken)
 
         def give_up(reason: str) -> None:
             if not work.is_in_place:
-                _log.debug("%s: %s is another file: %s", task.shown_url, was, reason)
+                _log.debug("%s: %s has a different file: %s", task.shown_url, was, reason)
                 then(False)
                 return
             words = "the saved data is from another URL (%s) and cannot be used: %s; starting over"

@@ -65,12 +65,12 @@ def load(target: Target, url: str, *, provable: bool) -> state.State | None:
     except state.StateDamaged as error:
         # The bytes that our state claims were safe before aria2 started, and aria2 only adds to them.
         found = None
-        _log.warning("%s; %s", error, "only the state beside it is used" if own is not None else "starting over")
+        _log.warning("%s; %s", error, "using the state file instead" if own is not None else "starting over")
     saved = found or own
     if saved is None:
         return None
     if own is None and not provable:
-        _log.warning("%s: cannot tell which file %s belongs to; starting over", mask_url(url), target.control_path.name)
+        _log.warning("%s: cannot tell whose data %s describes; starting over", mask_url(url), target.control_path.name)
         return None
     if found is not None:
         try:
@@ -94,7 +94,7 @@ def _load_own(target: Target) -> state.State | None:
         return None  # it only says whose the part file is
     _checked(saved, target, path)
     if saved.sample not in (0, state.sample_of(target.fd, saved)):
-        raise state.StateDamaged(f"{path}: {target.part_path} is not the file that it describes")
+        raise state.StateDamaged(f"{path}: it does not describe {target.part_path}")
     return saved
 
 

@@ -181,17 +181,17 @@ def explain_full(download: Download, number: int) -> str:
     if download.sink is not None:
         directory = download.sink.directory
         free = free_space(directory)
-        return f"; a stream is kept in {directory} (TMPDIR) until it is read, where {free} bytes are free"
+        return f"; a stream is buffered in {directory} (TMPDIR), where {free} bytes are free"
     lacking = lacking_bytes(download)
     if number not in _FULL or not lacking:
         return ""
-    return f"; {lacking} bytes more are needed, and {free_space(download.options.save_dir)} are free"
+    return f"; {lacking} more bytes are needed, but only {free_space(download.options.save_dir)} are free"
 
 
 def _check(directory: str | os.PathLike[str], lacking: int, others: int, free: int, url: str) -> None:
     if lacking + others > free:
         beside = f", and {others} for other downloads" if others else ""
-        words = f"{directory}: {lacking} bytes are needed{beside}, and {free} are free"
+        words = f"{directory}: not enough space: {lacking} bytes are needed{beside}, but only {free} are free"
         raise DiskError(words, url=url, errno=errno.ENOSPC, filename=directory)
 
 
