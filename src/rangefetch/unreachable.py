@@ -20,17 +20,17 @@ FAILURES_IN_A_ROW = 10
 
 class _State(enum.Enum):
     SET_ASIDE = "it is tried again when everything else is done"
-    TRIED = "a file of it is being tried"
-    GIVEN_UP = "that has failed, too"
+    TRIED = "one of its files is being tried"
+    GIVEN_UP = "that has failed too"
 
 
 class Change(enum.Enum):
     """What an outcome means for a host."""
 
     NONE = "nothing new"
-    SET_ASIDE = "no more is asked for from it for now"
-    BACK = "what was kept may be asked for"
-    GIVEN_UP = "what was kept has failed"
+    SET_ASIDE = "nothing more is requested from it for now"
+    BACK = "the items kept for later may be requested"
+    GIVEN_UP = "the items kept for later have failed"
 
 
 class Unreachable:

@@ -127,7 +127,7 @@ def test_a_resumed_download_is_told_without_secrets(
         assert status_of(manager, gid) is DownloadStatus.PAUSED
         manager.resume(gid)
         manager.wait(gid, timeout=30)
-    assert "bytes are there" in _everything(log)
+    assert "resuming with" in _everything(log)
     assert SECRET not in _everything(log)
 
 

@@ -94,7 +94,7 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
             if self._engine is not None:
                 self._engine.close()
                 self._engine = None
-            raise EngineUnavailable(f"it lacks threads or open files: {error}; see ulimit -a") from error
+            raise EngineUnavailable(f"not enough threads or open files: {error}; see ulimit -a") from error
         workers.grow()
 
     @staticmethod

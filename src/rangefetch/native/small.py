@@ -47,14 +47,14 @@ _NO_LOOP = -1
 class Stage(enum.Enum):
     """The stages of a small download."""
 
-    PREPARING = "its directory is opened, and the files with secrets are read"
+    PREPARING = "its directory is being opened, and the files with secrets are being read"
     FETCHING = "the engine fetches it"
-    QUEUED = "it is not small, and waits for its turn as any other download"
-    HELD = "a task is there for it, which may go on with the engine's file"
-    LEAVING = "the engine lets go of it, and then its end is told"
-    DROPPED = "the engine lets go of it; the task does without"
-    NAMED = "it has its name, and its trace is written"
-    ENDED = "nothing more comes of it here"
+    QUEUED = "it is not small, and waits for its turn like any other download"
+    HELD = "a task has taken it over, and may continue with the engine's file"
+    LEAVING = "the engine releases the file, and then the end of the download is reported"
+    DROPPED = "the engine releases the file; the task does not need it"
+    NAMED = "it has its final name, and its trace is being written"
+    ENDED = "this object has nothing left to do"
 
     __hash__ = object.__hash__  # Enum's own is a Python function, called for each lookup in the table
 
@@ -62,18 +62,18 @@ class Stage(enum.Enum):
 class Step(enum.Enum):
     """The events that move a small download between stages."""
 
-    ASKED = "the engine is asked for it"
-    UNPREPARED = "there is no such directory, or it has no secrets"
-    TOLD = "the engine tells that it is not small, or that it failed"
-    TURN = "it has its turn"
-    TAKEN = "the task goes on with the engine's file"
-    UNWANTED = "the task does without"
-    STOP = "somebody wants it to end, or it cannot go on"
-    LET_GO = "the engine has let go of it, and it is not whole"
-    WHOLE = "the engine has let go of it, and it has its name"
+    ASKED = "the engine has been asked to fetch it"
+    UNPREPARED = "its directory or its files with secrets cannot be opened"
+    TOLD = "the engine reports that it is not small, or that it failed"
+    TURN = "its turn has come"
+    TAKEN = "the task continues with the engine's file"
+    UNWANTED = "the task does not need the engine's file"
+    STOP = "it was asked to end, or cannot continue"
+    LET_GO = "the engine has released the file, which is not complete"
+    WHOLE = "the engine has released the file, which has its final name"
     TRACED = "the same, but its trace has yet to be written"
-    WRITTEN = "its trace is written, as far as that can be done"
-    ABANDON = "nobody waits for it any longer"
+    WRITTEN = "its trace is written, as far as that is possible"
+    ABANDON = "nothing waits for it any longer"
 
     __hash__ = object.__hash__
 
@@ -82,7 +82,7 @@ _ENGINE_WAITS = {
     "limit": "the speed limit",
     "reader": "the reader of the stream",
     "rest": "the end of a rest period that the server asked for",
-    "host": "a connection to the server, of which there are as many as there may be",
+    "host": "a connection to the server, which has all that are allowed",
     "rate": "the time of its next request to the server",
     "loop": "the engine",
     "decision": None,
@@ -321,7 +321,7 @@ class Small:
             host = governor.host_of_connection(self.download.url, self.options)
             if not governor.has_answered(host) and listener.puts_off(self.download):
                 why = f"no response within {governor.HURRY_S:g} s"
-                _log.info("%s: %s; others come first", mask_url(self.download.url), why)
+                _log.info("%s: %s; other downloads go first", mask_url(self.download.url), why)
                 self.fire(Step.STOP)
             return
         rest_s = governor.rests_for(file.resting_host) if waits_for == "rest" else 0.0

@@ -136,7 +136,7 @@ class Starting:
             return
         assert task.target is not None
         if not task.sources.usable() and not task.sources.waiting:
-            raise ContentChanged("no source is left that has the file", url=task.shown_url)
+            raise ContentChanged("no URL or mirror is left that has the file", url=task.shown_url)
         options = task.options
         known: dict[str, Any] = {}
         if task.first_event is Event.ASK:
@@ -163,7 +163,7 @@ class Starting:
         sink = task.download.sink
         if sink is not None and sink.read_bytes:
             if not any(source.given_url == sink.read_url for source in task.sources.usable()):
-                raise ContentChanged("what was read came from a source that is no longer used", url=task.shown_url)
+                raise ContentChanged("the part already read came from a URL that is no longer used", url=task.shown_url)
             known["pinned_size"] = sink.read_identity.size
             asked = [
                 (url, profile, sink.read_identity.etag if source.given_url == sink.read_url else "", "")
@@ -264,7 +264,7 @@ class Starting:
             elif finding.verdict is Verdict.UNKNOWN and not isinstance(finding.error, BadAnswer | None):
                 raise finding.error
             else:
-                reason = finding.reason or "too little is there to compare"
+                reason = finding.reason or "there is too little data to compare"
                 _log.warning("%s: %s; starting over", task.shown_url, reason)
                 task.begin_again()
 

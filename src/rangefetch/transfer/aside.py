@@ -15,8 +15,8 @@ __all__ = ["Aside"]
 
 class _Standing(enum.Enum):
     IN_PLACE = "it has a place"
-    ASIDE = "it can do nothing, and others may have its place"
-    WAITING = "it could go on, and waits for a place"
+    ASIDE = "it has nothing to do, and others may have its place"
+    WAITING = "it could continue, and waits for a place"
 
 
 class Aside:

@@ -75,7 +75,7 @@ class Growth(enum.Enum):
 
     NOW = "now"
     SOON = "when ``go_on`` is called"
-    LATER = "in its turn after others: it is to be halted"
+    LATER = "in its turn, after others; it must be halted until then"
 
 
 class Timer(Protocol):

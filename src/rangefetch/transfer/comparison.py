@@ -58,12 +58,12 @@ class Verdict(enum.Enum):
 class _Stage(enum.Enum):
     """The stages of a comparison."""
 
-    PREPARING = "files are read for its requests"
+    PREPARING = "the files needed for its requests are being read"
     FETCHING = "the engine fetches the samples"
-    TURNING = "the engine lets go of it, and then fetches the file whole"
-    COMPARING = "a worker compares what came"
-    LEAVING = "the engine lets go of it, and then the finding is told"
-    TOLD = "the finding was told"
+    TURNING = "the engine releases the file, and then fetches it whole"
+    COMPARING = "a worker compares what arrived"
+    LEAVING = "the engine releases the file, and then the finding is reported"
+    TOLD = "the finding has been reported"
 
 
 @records.dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ class Comparison(Generic[R]):
             self._rests_left_s -= rest_s
             self._later(rest_s, self._is_late)
             return
-        words = f"the ranges did not come within {self._longest_s():.0f} seconds"
+        words = f"the ranges did not arrive within {self._longest_s():.0f} seconds"
         self._end(Finding(Verdict.UNKNOWN, words, TimedOut(words, url=mask_url(self._question.source.url))))
 
     def _compared(self, outcome: Outcome[int]) -> None:
@@ -300,7 +300,7 @@ class Comparison(Generic[R]):
                     assert self.file is not None
                     self._finding = Finding(Verdict.SAME, validators=self.file.validators(0))
                 else:
-                    self._finding = Finding(Verdict.DIFFERENT, f"its bytes differ, at {different_at} for one")
+                    self._finding = Finding(Verdict.DIFFERENT, f"its content differs, e.g. at byte {different_at}")
         self._gone()
 
     def _end(self, finding: Finding) -> None:

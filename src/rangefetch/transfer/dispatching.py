@@ -184,7 +184,7 @@ class Dispatcher(abc.ABC, Generic[R]):
         try:
             thread.start()
         except RuntimeError as error:
-            raise LocalError(f"{error}; see ulimit -u") from None
+            raise LocalError(f"cannot start a thread: {error}; see ulimit -u") from None
 
     def _call_step(self, task: R, then: Callable[[Outcome[Any]], None], outcome: Outcome[Any]) -> None:
         self.call(lambda: guarded(task, then, outcome))

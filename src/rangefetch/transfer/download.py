@@ -217,7 +217,7 @@ class Download:
             try:
                 watcher(self)
             except Exception:
-                _log.exception("%s: what watches it failed", self.gid)
+                _log.exception("%s: a callback for its status failed", self.gid)
 
     def want(self, status: DownloadStatus, *, remove_files: bool = False) -> None:
         """Set what it becomes once its backend has let go of it; ``Backend.halt`` follows."""

@@ -48,7 +48,7 @@ def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
         return f"{words}; more may be allowed with -x and -s"
     if lanes >= most_lanes:
         return (
-            f"the server, for each connection: {lanes} of them reached {speed / lanes:.1f} MB/s each; "
+            f"the server's limit per connection: {lanes} connections reached {speed / lanes:.1f} MB/s each; "
             "more may be allowed with -x and -s"
         )
     return f"the server or the network: {lanes} connection{'s' if lanes > 1 else ''} reached {speed:.1f} MB/s"

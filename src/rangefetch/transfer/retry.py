@@ -166,11 +166,11 @@ DEFAULT_ROWS: tuple[Row, ...] = (
     Row(Kind.PERMANENT, "a size that no file can have, or two that differ", Fault.SIZE_UNSOUND),
     Row(
         Kind.PERMANENT,
-        "header lines without end, or too long: a retry would get the same",
+        "too many or too long header lines: a retry would get the same",
         Fault.HEADERS,
         when=When.UNANSWERED,
     ),
-    Row(Kind.TEMPORARY, "header lines without end, from a server that has sent proper ones", Fault.HEADERS),
+    Row(Kind.TEMPORARY, "too many or too long header lines, from a server that has sent proper ones", Fault.HEADERS),
     Row(
         Kind.TEMPORARY,
         "another size, and no validator although the file had one: more likely an error page than a new version",
@@ -205,7 +205,12 @@ DEFAULT_ROWS: tuple[Row, ...] = (
         *range(500, 600),
         when=When.REDIRECTED,
     ),
-    _status(Kind.PERMANENT, "the server's last word", 401, 403, 404, 410, when=When.NAMED_AGAIN),
+    _status(
+        Kind.PERMANENT,
+        "the original URL still names this target, so the answer is final",
+        *(401, 403, 404, 410),
+        when=When.NAMED_AGAIN,
+    ),
     _status(
         Kind.DOUBTFUL,
         "the servers behind one name differ, and some fail like this briefly",
@@ -316,7 +321,7 @@ class RetryPolicy:
         for row in self.rows:
             if row.fits(failure):
                 return row
-        return Row(Kind.PERMANENT, "no row fits")
+        return Row(Kind.PERMANENT, "no row matches")
 
     def classify(self, failure: Failure) -> Kind:
         """The kind of a failure."""

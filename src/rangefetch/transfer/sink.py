@@ -62,8 +62,8 @@ class Sink(Target):
         with download.lock:
             if self.read_bytes and self.read_identity.strength is not Strength.STRONG:
                 raise ContentChanged(
-                    "the stream broke off after its beginning was read, and cannot be continued: the server gives no "
-                    "strong ETag that would show that the file is still the same",
+                    "the stream broke off after its beginning was read, and cannot be resumed: the server gives no "
+                    "strong ETag to show that the file is still the same",
                     url=mask_url(download.url),
                 )
             download.file = None

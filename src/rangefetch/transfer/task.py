@@ -310,7 +310,7 @@ class Task(abc.ABC, Generic[S]):
             or not self.backend.listener.puts_off(self.download)
         ):
             return False
-        _log.info("%s: no response within %g s; others come first", self.shown_url, governor.HURRY_S)
+        _log.info("%s: no response within %g s; other downloads go first", self.shown_url, governor.HURRY_S)
         self.life.stop()
         return True
 
@@ -342,7 +342,7 @@ class Task(abc.ABC, Generic[S]):
         """Stop, keep what can be resumed, and tell the listener."""
         self._say_of_what(error)
         if not self.life.fail(error):
-            _log.debug("%s: while it ended: %s", self.shown_url, error)
+            _log.debug("%s: another error while it was ending: %s", self.shown_url, error)
 
     def reject(self, error: DownloadError) -> None:
         """Stop because the received data is wrong."""

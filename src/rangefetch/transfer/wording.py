@@ -50,9 +50,12 @@ _FAULT_WORDS = {
     Fault.SIZE_CHANGED: "the size of the remote file has changed",
     Fault.VALIDATOR_CHANGED: "the remote file has changed (its ETag or Last-Modified differs)",
     Fault.VALIDATOR_TOO_LONG: "the server sent an ETag or Last-Modified too long to be compared",
-    Fault.UNVOUCHED: "the server sent a response without a validator in place of the file, probably an error page",
+    Fault.UNVOUCHED: (
+        "the server sent a response without a validator (ETag, Last-Modified) in place of the file, "
+        "probably an error page"
+    ),
     Fault.SIZE_UNSOUND: "the server stated a size that no file can have, or two sizes that differ",
-    Fault.HEADERS: "the server sent more header lines, or longer ones, than any answer needs",
+    Fault.HEADERS: "the server sent too many or too long header lines",
     Fault.ENCODED: "the server sent the file encoded, although no encoding was asked for",
     Fault.OVERFLOW: "the server sent more bytes than it announced",
     Fault.TOO_LARGE: "the file is larger than max_file_size (--max-file-size) allows",
