@@ -103,8 +103,8 @@ def load_libcurl(str path):
         version_num = info.version_num
         if _version() < OLDEST_LIBCURL:
             raise OSError(
-                f"it is libcurl {info.version.decode()}, "
-                f"and {'.'.join(map(str, OLDEST_LIBCURL))} is the oldest that will do"
+                f"it is libcurl {info.version.decode()}; "
+                f"{'.'.join(map(str, OLDEST_LIBCURL))} or later is needed"
             )
         if curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK:
             raise OSError("curl_global_init failed")
@@ -218,7 +218,7 @@ def next_slot(int64_t host):
 
 cdef int64_t _every(int64_t every_us) except -1:
     if not 0 <= every_us <= LONGEST_EVERY_US:
-        raise ValueError("every_us: 0 to one day")
+        raise ValueError("every_us: out of range; 0 to one day is allowed")
     return every_us
 
 
@@ -266,7 +266,7 @@ cdef class TokenBucket:
 
 cdef int _must_be_loaded() except -1:
     if not loaded:
-        raise RuntimeError("load_libcurl() comes first")
+        raise RuntimeError("call load_libcurl() first")
     return 0
 
 
@@ -290,7 +290,7 @@ cdef str _decode(const char *text):
 cdef int64_t _milliseconds(double seconds) except? -1:
     """Convert to milliseconds, at most a year's worth, so that sums cannot overflow. Infinity is allowed."""
     if not seconds >= 0:
-        raise ValueError(f"{seconds} s: not below 0")
+        raise ValueError(f"{seconds} s: must not be negative")
     return <int64_t>(min(seconds, LONGEST_S) * 1000)
 
 

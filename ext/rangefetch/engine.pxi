@@ -45,7 +45,7 @@ cdef class Engine:
         cdef bint multiplexes = version_num >= 0x080100
         _must_be_loaded()
         if not 1 <= loops <= 64:
-            raise ValueError("loops: 1 to 64")
+            raise ValueError("loops: out of range; 1 to 64 is allowed")
         hosts_open(&hosts)
         self.core = core_new(loops, &handles, &hosts, buffer_bytes, multiplexes, &failed)
         if self.core == NULL:
@@ -71,7 +71,7 @@ cdef class Engine:
         cdef File file
         self._must_be_open()
         if len(files) != len(loops):
-            raise ValueError("loops: one for each file")
+            raise ValueError("loops: expected one for each file")
         try:
             for i in range(<int>len(files)):
                 file = files[i]
@@ -91,7 +91,7 @@ cdef class Engine:
         if file is None:
             raise TypeError("files: one of them is None")
         if file.engine != NULL:
-            raise ValueError("a File is added once")
+            raise ValueError("this File has been added already")
         if not 0 <= loop < self.core.loop_count:
             raise ValueError("loop: there is no such loop")
         memset(&command, 0, sizeof(command))
@@ -178,7 +178,7 @@ cdef class Engine:
     def limit(self, int64_t bytes_per_s):
         self._must_be_ours()
         if bytes_per_s < 0:
-            raise ValueError("limit: not below 0")
+            raise ValueError("limit: must not be negative")
         bucket_limit(&self.core.bucket, bytes_per_s)
 
     @property
@@ -199,7 +199,7 @@ cdef class Engine:
 
     cdef int _must_be_ours(self) except -1:
         if not core_is_ours(self.core):
-            raise RuntimeError("the engine belongs to the process before the fork; make a new one")
+            raise RuntimeError("the engine was created before the fork; create a new one in this process")
         return 0
 
     def __dealloc__(self):

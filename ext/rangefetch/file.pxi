@@ -60,17 +60,17 @@ cdef class File:
         bucket_limit(&self.core.own_bucket, limit)
         self.core.allocation = _allocation(allocation)
         if not 1 <= first_bytes <= LARGEST_FILE_BYTES:
-            raise ValueError("first_bytes: 1 at least, and no more than a file can have")
+            raise ValueError("first_bytes: must be at least 1, and at most the largest file size")
         if not (0 <= least_bytes <= LARGEST_FILE_BYTES and 0 <= window_bytes <= LARGEST_FILE_BYTES):
-            raise ValueError("least_bytes, window_bytes: not below 0, and no more than a file can have")
+            raise ValueError("least_bytes, window_bytes: must not be negative, and at most the largest file size")
         if not 0 <= loops <= 1 + MOST_GUESTS:
-            raise ValueError(f"loops: 0 to {1 + MOST_GUESTS}")
+            raise ValueError(f"loops: out of range; 0 to {1 + MOST_GUESTS} is allowed")
         if not 1 <= lease_bytes <= LARGEST_FILE_BYTES:
-            raise ValueError("lease_bytes: 1 at least, and no more than a file can have")
+            raise ValueError("lease_bytes: must be at least 1, and at most the largest file size")
         if limit < 0 or most_bytes < 0:
-            raise ValueError("limit, most_bytes: not below 0")
+            raise ValueError("limit, most_bytes: must not be negative")
         if size > LARGEST_FILE_BYTES or pinned_size > LARGEST_FILE_BYTES:
-            raise ValueError("size: more than a file can have")
+            raise ValueError("size: must be at most the largest file size")
         if size >= 0:
             self._recall(size, block_size, blocks, partial or {})
 
@@ -81,11 +81,11 @@ cdef class File:
         cdef Small *small = &self.core.small
         cdef int i
         if self.engine != NULL or small.name != NULL:
-            raise ValueError("said once, and before the file is added")
+            raise ValueError("be_small() must be called only once, and before the file is added")
         if len(part_names) > 2:
-            raise ValueError("part_names: two at most")
+            raise ValueError("part_names: at most two")
         if not 1 <= largest_bytes <= LARGEST_FILE_BYTES:
-            raise ValueError("largest_bytes: 1 at least, and no more than a file can have")
+            raise ValueError("largest_bytes: must be at least 1, and at most the largest file size")
         small.name = _owned_text(PyUnicode_EncodeFSDefault(name))
         for i, part_name in enumerate(part_names):
             small.part_names[i] = _owned_text(PyUnicode_EncodeFSDefault(part_name))
@@ -106,13 +106,13 @@ cdef class File:
 
     def place(self, int fd):
         if fd < 0:
-            raise ValueError("fd: a descriptor is not below 0")
+            raise ValueError("fd: must not be negative")
         self._tell_source(COMMAND_PLACE, -1, fd, None)
 
     cdef int _add_source(self, str url, Profile profile, str etag, str last_modified) except -1:
         cdef Source *source
         if self.core.source_count == MOST_SOURCES:
-            raise ValueError(f"mirrors: {MOST_SOURCES} sources at most")
+            raise ValueError(f"mirrors: too many; at most {MOST_SOURCES} sources are allowed, including the URL")
         source = <Source *>calloc(1, sizeof(Source))
         if source == NULL:
             raise MemoryError
@@ -136,7 +136,7 @@ cdef class File:
         if not 1 <= block_size <= LARGEST_BLOCK_BYTES:
             raise ValueError("block_size: out of range")
         if not blocks_fit(size, block_size) or len(done) != (size + block_size - 1) // block_size:
-            raise ValueError("blocks: not one for each block of the file")
+            raise ValueError("blocks: expected one for each block of the file")
         begun = bytearray(4 * len(done) + 4)
         view = memoryview(begun).cast("I")
         for index, written in partial.items():
@@ -361,7 +361,7 @@ cdef class File:
     @limit.setter
     def limit(self, int64_t bytes_per_s):
         if bytes_per_s < 0:
-            raise ValueError("limit: not below 0")
+            raise ValueError("limit: must not be negative")
         bucket_limit(&self.core.own_bucket, bytes_per_s)
         self._tell(COMMAND_FEED)
 
@@ -441,7 +441,7 @@ cdef int _send(EngineCore *engine, int loop, Message *command, bytes text) excep
         return 0
     if not core_is_ours(engine):
         free(command.headers)
-        raise RuntimeError("it belongs to the process before the fork")
+        raise RuntimeError("it was created before the fork")
     if text is not None:
         command.text = copy_text(text)
     if (text is not None and command.text == NULL) or not loop_tell(&engine.loops[loop], command):
@@ -491,7 +491,7 @@ cdef class _SharedArray:
 
 cdef int _lanes(int most) except -1:
     if not 1 <= most <= MOST_LANES:
-        raise ValueError(f"1 to {MOST_LANES} lanes, not {most}")
+        raise ValueError(f"{most} lanes: out of range; 1 to {MOST_LANES} is allowed")
     return most
 
 
@@ -502,7 +502,7 @@ cdef Allocation _allocation(str name) except *:
         return ALLOCATE_LENGTH
     if name == "none":
         return ALLOCATE_NOTHING
-    raise ValueError(f"allocation: {name!r} is none of falloc, trunc, none")
+    raise ValueError(f"allocation: {name!r} is not one of falloc, trunc, none")
 
 
 cdef int _keep(char *kept, str value) except -1:

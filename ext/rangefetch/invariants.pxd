@@ -19,7 +19,7 @@ cdef inline void check_blocks(BlockMap *blocks) noexcept nogil:
     cdef int32_t i
     for i in range(blocks.count):
         size = block_end(blocks, i) - i * blocks.block_size
-        rf_check(blocks.partial[i] <= size, "no more is written of a block than it has")
+        rf_check(blocks.partial[i] <= size, "a block has no more written bytes than its size")
         if blocks.state[i] == BLOCK_DONE:
             done += 1
             bytes_done += size
@@ -29,9 +29,9 @@ cdef inline void check_blocks(BlockMap *blocks) noexcept nogil:
             missing += size - blocks.partial[i]
             rf_check(i >= blocks.hint, "no block before the hint is missing")
         rf_check(i >= blocks.frontier, "all blocks before the frontier are done")
-    rf_check(done == blocks.done, "so many blocks are done")
-    rf_check(bytes_done == blocks.bytes_done, "so many bytes are done")
-    rf_check(missing == blocks.unclaimed, "so many bytes are neither written nor claimed")
+    rf_check(done == blocks.done, "the number of done blocks is right")
+    rf_check(bytes_done == blocks.bytes_done, "the number of done bytes is right")
+    rf_check(missing == blocks.unclaimed, "the number of unclaimed bytes is right")
     rf_check(
         blocks.frontier >= blocks.count or blocks.state[blocks.frontier] != BLOCK_DONE,
         "the block at the frontier is not done"
@@ -62,10 +62,10 @@ cdef inline void check_file(Loop *loop, FileCore *file) noexcept nogil:
     cdef int64_t i
     while lane != NULL:
         busy += lane.file == file
-        rf_check(lane.hedge.rival == NULL or lane.hedge.rival.hedge.rival == lane, "a rival has a rival")
-        rf_check(lane.buffered >= 0, "a buffer holds no less than nothing")
+        rf_check(lane.hedge.rival == NULL or lane.hedge.rival.hedge.rival == lane, "two rivals name each other")
+        rf_check(lane.buffered >= 0, "the number of buffered bytes is not negative")
         lane = lane.next
-    rf_check(busy == file.lanes_busy, "so many lanes work for the file")
+    rf_check(busy == file.lanes_busy, "the number of busy lanes of the file is right")
     if not file.mapped or file.blocks.count > MOST_CHECKED_BLOCKS:
         return
     check_blocks(&file.blocks)
@@ -78,7 +78,7 @@ cdef inline void check_file(Loop *loop, FileCore *file) noexcept nogil:
             or (file.home != file and file.blocks.state[i] == BLOCK_CLAIMED and writers(loop, file, i) == 0),
             "a block that is claimed has one writer, and any other has none"
         )
-        rf_check(not lent or file.blocks.state[i] != BLOCK_MISSING, "what is lent is not missing here")
+        rf_check(not lent or file.blocks.state[i] != BLOCK_MISSING, "a block lent to a guest is not missing here")
 
 
 cdef inline void check_loop(Loop *loop) noexcept nogil:
@@ -92,8 +92,8 @@ cdef inline void check_loop(Loop *loop) noexcept nogil:
         count += 1
         rf_check(lane.file != NULL or lane.source == NULL or not lane.paused, "an idle lane is not paused")
         lane = lane.next
-    rf_check(paused == loop.lanes_paused, "so many lanes are paused")
-    rf_check(count == loop.lane_count, "so many lanes there are")
+    rf_check(paused == loop.lanes_paused, "the number of paused lanes is right")
+    rf_check(count == loop.lane_count, "the number of lanes is right")
     while file != NULL:
         check_file(loop, file)
         file = file.next

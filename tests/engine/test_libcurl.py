@@ -183,9 +183,9 @@ def test_without_a_libcurl_the_version_says_what_fetches_instead(tmp_path: Path,
     assert done.returncode == 1
     assert line.startswith("rangefetch: no usable libcurl; tried system (libcurl.so.nowhere): ")
     if aria2:
-        assert re.search(rf"; pip install pycurl; aria2 [\d.]+ fetches instead: {tmp_path}/aria2c$", line), line
+        assert re.search(rf"; pip install pycurl; aria2 [\d.]+ is used instead: {tmp_path}/aria2c$", line), line
     else:
-        hint = "; pip install pycurl; nothing can be fetched with aria2 either: there is no aria2c on this machine; "
+        hint = "; pip install pycurl; aria2 cannot be used either: there is no aria2c on this machine; "
         assert f"{hint}install it (pip install 'rangefetch[aria2]', " in line
 
 
