@@ -279,7 +279,7 @@ class Packer:
         final = self._path()
         part = f"{final}.part"
         if os.path.lexists(final):
-            raise LedgerError(f"{final}: it is there already, and is no shard of this run")
+            raise LedgerError(f"{final}: it already exists, and is not a shard of this run")
         self._ledger.note("shard", self._number)
         os.makedirs(self._directory, exist_ok=True)
         # A file of that name was left by a run that was killed before its first row was written, and can be truncated.
@@ -333,7 +333,7 @@ class Packer:
         _write(fd, _END, self._end)
         os.fsync(fd)
         if os.path.lexists(final):
-            raise LedgerError(f"{final}: it is there already, and is no shard of this run")
+            raise LedgerError(f"{final}: it already exists, and is not a shard of this run")
         os.rename(f"{final}.part", final)
         self._known_bytes[final] = self._end
         self.close()

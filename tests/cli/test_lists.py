@@ -195,7 +195,7 @@ def test_a_list_that_cannot_be_read(place: Path) -> None:
     said = run(place, "-i", "list.csv", "--url-column", "link", "--input-format", "csv")
     assert said.returncode == 2
     [error] = errors(said)
-    assert error.endswith("list.csv: there is no column 'link' (--url-column); there are 'a', 'b'")
+    assert error.endswith("list.csv: there is no column 'link' (--url-column); the columns are 'a', 'b'")
     assert run(place, "-i", "list.csv", "--name", "{").returncode == 2
     assert run(place, "-i", "list.csv", "--base-url", "x").returncode == 2
     assert run(place, "-i", "list.csv", "--input-format", "xls").returncode == 2
@@ -260,7 +260,7 @@ def test_two_urls_that_end_alike_are_told_too(server: MisbehavingServer, place: 
     urls = [server.url(f"/good/{folder}/file.bin", size="1K", seed=seed) for seed, folder in enumerate("ab")]
     (place / "list").write_text("\n".join(urls))
     said = run(place, "-i", "list")
-    assert "rangefetch: warning: list:2: it may be called file.bin, as line 1 is" in said.stderr
+    assert "rangefetch: warning: list:2: it may get the name file.bin, like line 1; use --name" in said.stderr
     [error] = errors(said)
     assert error.startswith(f"rangefetch: list:2: {urls[1]}: ")
 

@@ -162,7 +162,7 @@ def test_what_cannot_be_used_is_one_line(server: MisbehavingServer, place: Path)
     (place / "out" / "shard-000.tar").write_bytes(b"mine")
     said = run(place, *WORDS)
     assert said.returncode == 2
-    assert "no shard of this run" in errors(said)[0]
+    assert "not a shard of this run" in errors(said)[0]
     assert (place / "out" / "shard-000.tar").read_bytes() == b"mine"
 
 
