@@ -96,6 +96,13 @@ def test_a_worker_that_dies_fails_the_test_that_it_ran_alone(tmp_path: Path) -> 
     assert "the process in which it ran has ended with -9" in told
 
 
+def test_a_test_that_takes_too_long_fails_with_where_it_was(tmp_path: Path) -> None:
+    told = _run(tmp_path, "-o", "timeout=2", which=4, what="__import__('time').sleep(60)")
+    assert "1 failed, 32 passed" in told
+    assert "_ test_more[4] _" in told
+    assert re.search(r"> +__import__\('time'\).sleep\(60\)\nE +Failed: Timeout", told)
+
+
 def test_what_cannot_be_ended_is_an_error(tmp_path: Path) -> None:
     told = _run(tmp_path, FAILS_AT_THE_END="1")
     assert re.search(r"33 passed, \d errors", told)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import traceback
 from collections import deque
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.config import create_terminal_writer
 
 __all__ = ["pytest_addoption", "pytest_runtestloop"]
 
@@ -165,10 +167,11 @@ def _failed(session: pytest.Session, item: pytest.Item, when: Any, why: str) -> 
 
 
 class _Teller:
-    """A plugin that collects the reports of a test, in place of the one that prints them."""
+    """A plugin that collects the reports of a test, in place of the one that prints them and under its name."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        self._tw = create_terminal_writer(config, sys.stderr)  # where pytest-timeout writes the stacks
         self.reports: list[dict[str, Any]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -213,7 +216,7 @@ def _begin(session: pytest.Session, directory: Path) -> _Teller:
     capture.suspend_global_capture()
     plugins.unregister(name="terminalreporter")
     teller = _Teller(session.config)
-    plugins.register(teller)
+    plugins.register(teller, name="terminalreporter")
     directory.mkdir(mode=0o700)
     session.config._tmp_path_factory._basetemp = directory  # type: ignore[attr-defined]  # private to pytest
     return teller
