@@ -99,7 +99,7 @@ def test_begun_by_an_aria2c_of_the_users_own(
     hands: Desk, aria2c: Path, server: MisbehavingServer, target: Path
 ) -> None:
     """aria2's control file does not say which file it belongs to, so a checksum is needed."""
-    url = server.url("/shared-rate/x", size=SIZE, rate="32M")
+    url = server.url("/shared-rate/x", size=SIZE, rate="12M")
     part, control = target.with_name("file.bin.part"), target.with_name("file.bin.part.aria2")
     with plain_aria2c(aria2c, url, part):
         until(lambda: server.bytes_sent > SIZE // 2)

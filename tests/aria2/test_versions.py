@@ -149,7 +149,7 @@ def test_what_comes_after_an_interruption_on_the_way_is_a_further_response(
     own_desk: Desk, server: MisbehavingServer, target: Path, interrupt: Callable[[Desk, str], None]
 ) -> None:
     # The first request and aria2's get the old version. Only the bytes of the versions differ.
-    old = _steps("slow", rate="2M", **KINDS["none"])
+    old = _steps("slow", rate="1M", **KINDS["none"])
     url = server.url("/script/x", size=SIZE, steps=f"{old}|{old}", then=_steps("good", seed=1, **KINDS["none"]))
     download = own_desk.begin(url, target, split=1)
     until(lambda: downloaded(download) > MIB)

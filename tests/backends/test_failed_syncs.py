@@ -25,6 +25,7 @@ from support.files import MIB, names
 from support.waiting import until
 
 SIZE = 12 * MIB + 12_345
+LONG = 4 * SIZE
 
 
 class LosingDisk:
@@ -98,7 +99,7 @@ def test_what_a_pause_could_not_sync_is_fetched_again(
     how: str,
 ) -> None:
     """The first pause is saved, the second is not: the data between them is lost, and is not counted."""
-    url = server.url("/valve/x", size=SIZE, etag='"a"')
+    url = server.url("/valve/x", size=LONG, etag='"a"')
     with manage() as manager:
         disk: Any = losing(lambda name, _: disk.armed and disk.failed == 0 and _is_part(name), error)
         options = into(target, target.name, durable=durable, total_timeout=60.0)
@@ -123,7 +124,7 @@ def test_what_a_pause_could_not_sync_is_fetched_again(
         with manage() as manager:
             result = manager.download_and_wait(url, options)
     assert 0 < result.resumed <= begun
-    assert target.read_bytes() == content(SIZE)
+    assert target.read_bytes() == content(LONG)
     assert names(target.parent) == ["file.bin"]
 
 

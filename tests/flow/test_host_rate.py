@@ -57,7 +57,8 @@ def test_what_the_rate_allows_is_used(tmp_path: Path) -> None:
     with CountingServer(delay_s=0.5) as server:
         fetch_many([server.url(f"f{number:03}") for number in range(60)], tmp_path, host_rate="30/s")
         came_s = sorted(times(server))
-        assert 59 / 30 - LATE_S <= came_s[-1] - came_s[0] <= 3 * 59 / 30
+        assert came_s[-1] - came_s[0] >= 59 / 30 - LATE_S
+        assert server.most_requests >= 8  # fifteen, where nothing else delays them
 
 
 def test_all_managers_of_a_process_together(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_too_many_lanes_become_fewer_and_burn_no_try(server: MisbehavingServer, 
     assert target.read_bytes() == content("16M")
     refused = [request for request in server.requests if request.status == code]
     assert 1 <= len(refused) <= 16
-    assert result.retries == len(refused)
+    assert result.retries <= len(refused)  # the refusal of a request that was to help another one is no failure
 
 
 @pytest.mark.parametrize("code", [429, 503])

@@ -112,5 +112,7 @@ class Monitor:
                 _log.warning("aria2c could not be restarted: %s", error)
             else:
                 return restarts
-        watched.give_up(f"aria2c was restarted {restarts} times without success: {reason}")
+        times = "once" if restarts == 1 else f"{restarts} times"
+        tried = f"was restarted {times} without success" if restarts else "is not restarted"
+        watched.give_up(f"aria2c {tried}: {reason}")
         return -1
