@@ -11,12 +11,12 @@ from __future__ import annotations
 import enum
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rangefetch import records
 from rangefetch.disk import system
-from rangefetch.errors import DiskError, DownloadError, TimedOut
+from rangefetch.errors import DiskError, DownloadError, LocalError, TimedOut
 from rangefetch.importing import no_fork
 from rangefetch.masking import mask_url
 from rangefetch.net.sources import MOST_RESOLVED_AGAIN
@@ -64,6 +64,17 @@ class _Stage(enum.Enum):
     COMPARING = "a worker compares what arrived"
     LEAVING = "the engine releases the file, and then the finding is reported"
     TOLD = "the finding has been reported"
+
+
+class _Step(enum.Enum):
+    """The events that move a comparison between stages."""
+
+    READY = "the scratch file is there, and the engine may fetch the samples"
+    NO_RANGES = "the server does not send ranges of this file, which is small enough to be fetched whole"
+    WHOLE = "the engine has released the file, and has fetched the samples"
+    LET_GO = "the engine has released the file, and has not fetched all samples"
+    COMPARED = "the worker has finished"
+    STOP = "the finding is known, or the comparison was asked to end"
 
 
 @records.dataclass(frozen=True, slots=True)
@@ -135,9 +146,8 @@ class Comparison(Generic[R]):
 
     def begin(self) -> None:
         """Start; the engine waits if the source's host rests."""
-        question = self._question
-        if not question.samples and not question.plain:
-            self._tell(Finding(Verdict.UNKNOWN, "there is nothing to compare"))
+        if not self._question.samples and not self._question.plain:
+            self._end(Finding(Verdict.UNKNOWN, "there is nothing to compare"))
             return
         self._later(self._longest_s(), self._is_late)
         self._prepare()
@@ -152,7 +162,7 @@ class Comparison(Generic[R]):
             self.trace.append((self._question.source.url, event.trace))
         elif event.name in ("DONE", "REMOVED"):
             self._services.file_gone(event.file, self._loop)
-            self._let_go()
+            self._fire(_Step.WHOLE if event.name == "DONE" else _Step.LET_GO)
         elif self._stage is not _Stage.FETCHING:
             return
         elif event.name == "FAILED":
@@ -164,18 +174,11 @@ class Comparison(Generic[R]):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _let_go(self) -> None:
-        """The engine no longer touches the scratch file."""
-        if self._stage is _Stage.TURNING:
-            self._stage = _Stage.PREPARING
-            self._close()
-            self._send(self._profile)
-        elif self._stage is _Stage.FETCHING:
-            self._stage = _Stage.COMPARING
-            job = functools.partial(first_difference, self._fd, self._question.samples)
-            self._services.work(self._task, job, self._compared)
-        else:
-            self._gone()
+    def _fire(self, step: _Step) -> None:
+        """Move to the stage that ``_TABLE`` gives for ``step``, and run the action that goes with it."""
+        self._stage, action = _TABLE[self._stage][step]
+        if action is not None:
+            action(self)
 
     def _longest_s(self) -> float:
         options, question = self._options, self._question
@@ -191,17 +194,19 @@ class Comparison(Generic[R]):
         def prepare() -> Profile:
             return self._services.profile(self._options, self._question.source)
 
-        if self._finding is None:
-            self._services.work(self._task, prepare, lambda outcome: self._send(outcome.result()))
+        self._services.work(self._task, prepare, self._prepared)
 
-    def _send(self, profile: Profile | None) -> None:
+    def _prepared(self, outcome: Outcome[Profile]) -> None:
+        if self._stage is _Stage.PREPARING:
+            self._profile = outcome.result()
+            self._open()
+
+    def _open(self) -> None:
+        """Make the scratch file, and the engine's file for it."""
         with no_fork:
             from rangefetch._engine import File
 
-        if self._finding is not None:
-            return
-        assert profile is not None
-        self._profile = profile
+        assert self._profile is not None
         question = self._question
         try:
             self._fd = system.open_scratch()
@@ -218,7 +223,7 @@ class Comparison(Generic[R]):
         self.file = File(
             self._fd,
             question.source.url,
-            profile,
+            self._profile,
             tag=self._task,
             lanes=1,
             source_lanes=1,
@@ -234,8 +239,24 @@ class Comparison(Generic[R]):
             takes_codings=self._options.decode,
             **known,
         )
-        self._stage = _Stage.FETCHING
+        self._fire(_Step.READY)
+
+    def _fetch(self) -> None:
+        assert self.file is not None
         self._loop = self._services.add_file(self.file)
+
+    def _remove(self) -> None:
+        assert self.file is not None
+        self.file.remove()
+
+    def _fetch_whole(self) -> None:
+        self._whole = True
+        self._close()
+        self._open()
+
+    def _compare(self) -> None:
+        job = functools.partial(first_difference, self._fd, self._question.samples)
+        self._services.work(self._task, job, self._compared)
 
     def _failed(self, event: EngineEvent) -> None:
         assert self.file is not None
@@ -257,8 +278,7 @@ class Comparison(Generic[R]):
         elif self._question.plain or self.retries >= min(_MOST_TRIES, self._options.max_tries or _MOST_TRIES):
             self._end(finding)
         elif kind is Kind.NO_RANGES and not self._whole and self._question.size <= _SMALL_BYTES:
-            self._whole, self._stage = True, _Stage.TURNING
-            self.file.remove()
+            self._fire(_Step.NO_RANGES)
         elif kind is Kind.STALE_LINK:
             self._failed_at = event.address
             self.file.resolve_again(0)
@@ -301,36 +321,59 @@ class Comparison(Generic[R]):
                     self._finding = Finding(Verdict.SAME, validators=self.file.validators(0))
                 else:
                     self._finding = Finding(Verdict.DIFFERENT, f"its content differs, e.g. at byte {different_at}")
-        self._gone()
+        self._fire(_Step.COMPARED)
 
     def _end(self, finding: Finding) -> None:
         """Set the outcome; it is reported once nothing touches the scratch file."""
-        if self._finding is not None:
-            return
-        self._finding = finding
-        if self._stage is _Stage.PREPARING:
-            self._gone()
-        elif self._stage in (_Stage.FETCHING, _Stage.TURNING):
-            assert self.file is not None
-            self._stage = _Stage.LEAVING
-            self.file.remove()
-        # Otherwise a worker is reading the scratch file, and reports when it is done.
-
-    def _gone(self) -> None:
-        self._close()
-        assert self._finding is not None
-        self._tell(self._finding)
+        if self._finding is None:
+            self._finding = finding
+            self._fire(_Step.STOP)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
-    def _tell(self, finding: Finding) -> None:
+    def _tell(self) -> None:
+        self._close()
         for timer in self._timers:
             timer.cancel()
-        self._finding, self._stage = finding, _Stage.TOLD
-        self._then(finding)
+        if self._finding is None:
+            # The engine ends a file by itself only if it cannot even report a failure.
+            words = "the engine ran out of memory"
+            self._finding = Finding(Verdict.UNKNOWN, words, LocalError(words))
+        self._then(self._finding)
+
+
+_Move = tuple[_Stage, Callable[[Comparison[Any]], None] | None]
+
+_TABLE: Mapping[_Stage, Mapping[_Step, _Move]] = {
+    _Stage.PREPARING: {
+        _Step.READY: (_Stage.FETCHING, Comparison._fetch),
+        _Step.STOP: (_Stage.TOLD, Comparison._tell),
+    },
+    _Stage.FETCHING: {
+        _Step.WHOLE: (_Stage.COMPARING, Comparison._compare),
+        _Step.LET_GO: (_Stage.TOLD, Comparison._tell),
+        _Step.NO_RANGES: (_Stage.TURNING, Comparison._remove),
+        _Step.STOP: (_Stage.LEAVING, Comparison._remove),
+    },
+    _Stage.TURNING: {
+        _Step.LET_GO: (_Stage.PREPARING, Comparison._fetch_whole),
+        _Step.WHOLE: (_Stage.PREPARING, Comparison._fetch_whole),
+        _Step.STOP: (_Stage.LEAVING, None),
+    },
+    _Stage.COMPARING: {
+        _Step.COMPARED: (_Stage.TOLD, Comparison._tell),
+        _Step.STOP: (_Stage.COMPARING, None),  # the worker is reading the scratch file
+    },
+    _Stage.LEAVING: {
+        _Step.LET_GO: (_Stage.TOLD, Comparison._tell),
+        _Step.WHOLE: (_Stage.TOLD, Comparison._tell),
+    },
+    _Stage.TOLD: {},
+}
+"""For each stage and step: the next stage, and the action to take."""
 
 
 class Comparisons(Generic[R]):
