@@ -258,7 +258,8 @@ def test_progress_tells_of_the_whole(server: MisbehavingServer, directory: Path)
     many(urls, directory, on_progress=note)
     assert threads == {threading.get_ident()}
     assert [p.percentage for p in seen] == sorted(p.percentage for p in seen)
-    assert [p.downloaded for p in seen] == sorted(p.downloaded for p in seen)
+    # What has ended is counted always; the large file's bytes are not while it waits for its turn.
+    assert all(p.downloaded >= min(int(p.filename.split()[0]), 50) * SMALL for p in seen)
     assert seen[-1].filename == "51 of 51 files"
     assert (seen[-1].percentage, seen[-1].status) == (100.0, DownloadStatus.COMPLETE)
     assert seen[-1].downloaded == 50 * SMALL + 3 * MIB
