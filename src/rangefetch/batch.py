@@ -327,11 +327,10 @@ class Batch(abc.ABC):
         if self._on_progress is None:
             return
         now_s = time.monotonic()
-        at_work = [
-            download.traffic() for _, download in self._asked.values() if download.status is DownloadStatus.ACTIVE
-        ]
+        # Those that wait or have just ended, too, or their bytes would vanish for a moment.
+        traffic = [download.traffic() for _, download in self._asked.values()]
         standing = self.standing()
-        downloaded = self._bytes + sum(each for each, _ in at_work)
+        downloaded = self._bytes + sum(each for each, _ in traffic)
         self._meter.sample(now_s, downloaded)
         of, percentage = "", 0.0
         if standing.known_count is not None:
@@ -346,7 +345,7 @@ class Batch(abc.ABC):
             eta=None,
             filename=f"{standing.done}{of} files",
             status=DownloadStatus.COMPLETE if standing.is_over else DownloadStatus.ACTIVE,
-            connections=sum(each for _, each in at_work),
+            connections=sum(each for _, each in traffic),
         )
         self._on_progress(progress)
         self._reports.reported(now_s, time.monotonic())

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import rangefetch
-from rangefetch import DownloadError, DownloadProgress, DownloadResult, DownloadStatus
+from rangefetch import DownloadError, DownloadProgress, DownloadResult, DownloadStatus, get_download_manager
 from rangefetch.errors import ChecksumMismatch, DiskError, HttpStatusError, TargetExists
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content, modified
@@ -258,11 +258,28 @@ def test_progress_tells_of_the_whole(server: MisbehavingServer, directory: Path)
     many(urls, directory, on_progress=note)
     assert threads == {threading.get_ident()}
     assert [p.percentage for p in seen] == sorted(p.percentage for p in seen)
-    # What has ended is counted always; the large file's bytes are not while it waits for its turn.
-    assert all(p.downloaded >= min(int(p.filename.split()[0]), 50) * SMALL for p in seen)
+    assert [p.downloaded for p in seen] == sorted(p.downloaded for p in seen)
     assert seen[-1].filename == "51 of 51 files"
     assert (seen[-1].percentage, seen[-1].status) == (100.0, DownloadStatus.COMPLETE)
     assert seen[-1].downloaded == 50 * SMALL + 3 * MIB
+
+
+def test_the_bytes_of_a_file_that_is_paused_still_count(server: MisbehavingServer, directory: Path) -> None:
+    seen: list[int] = []
+    paused: list[str] = []
+
+    def note(progress: DownloadProgress) -> None:
+        seen.append(progress.downloaded)
+        manager = get_download_manager()
+        if progress.downloaded > MIB and not paused:
+            paused.extend(each.gid for each in manager.list_downloads(DownloadStatus.ACTIVE))
+            manager.pause(paused[0])
+        else:
+            manager.resume_all()
+
+    many([server.url("/shared-rate/large.bin", size=9 * MIB, rate=6 * MIB)], directory, on_progress=note)
+    assert len(paused) == 1
+    assert seen == sorted(seen)
 
 
 @pytest.mark.alone

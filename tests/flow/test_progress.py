@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from rangefetch import DownloadError, DownloadManager, DownloadProgress, DownloadStatus
+from rangefetch.native.backend import NativeBackend
+from rangefetch.native.small import Small
 from rangefetch.transfer.download import Download
 from servers.misbehaving import MisbehavingServer, content
-from support.downloads import consistent, downloaded, fetch, interrupt
+from support.downloads import consistent, downloaded, fetch, interrupt, into
 from support.files import MIB, names
 from support.waiting import until
 
@@ -100,6 +102,24 @@ def test_a_slow_callback_does_not_slow_the_download(server: MisbehavingServer, t
     fetch(server.url("/shared-rate/x", size=SIZE, rate="12M"), target, on_progress=sleep)
     assert target.read_bytes() == content(SIZE)
     assert len(calls) <= 4
+
+
+def test_no_byte_vanishes_while_a_file_that_was_taken_for_small_becomes_a_large_one(
+    server: MisbehavingServer, target: Path, manager: DownloadManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[tuple[int, int]] = []
+    make_task = NativeBackend.task_instead
+
+    def hand_over(backend: NativeBackend, small: Small) -> None:
+        before = downloaded(manager, small.download.gid)
+        make_task(backend, small)
+        counts.append((before, downloaded(manager, small.download.gid)))
+
+    monkeypatch.setattr(NativeBackend, "task_instead", hand_over)
+    url = server.url("/script/x", size=900_000, steps="cut:after=500000", then="good")
+    manager.wait(manager.download(url, into(target)), 30)
+    ((before, after),) = counts
+    assert (before, after) == (500_000, 500_000)
 
 
 def test_a_file_that_is_there_already_is_reported_once_and_complete(server: MisbehavingServer, target: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rangefetch._engine import File
+from rangefetch.transfer.events import EngineEvent
 from simulator.world import Simulated
 
 __all__ = ["DONE", "Broken", "Download", "Promises"]
@@ -129,6 +130,11 @@ class Promises:
         ranges = 16 * sizes // download.spec["window_bytes"] if download.spec["window_bytes"] else 0
         if file.requests > 300 + 100 * failures + 4 * file.steals + 8 * len(file.blocks) + ranges:
             raise Broken(f"{download.name}: {file.requests} requests")
+
+    def check_kept(self, download: Download, file: File, event: EngineEvent) -> None:
+        """Check what a failure says is there without transfers in progress."""
+        if not 0 <= event.kept_bytes <= max(file.size, 0):
+            raise Broken(f"{download.name}: {event.kept_bytes} of {file.size} bytes are said to be there")
 
     def count_transfers(self, downloads: Sequence[Download]) -> None:
         """Check that a file has no more transfers than its lanes, however many loops it is on."""

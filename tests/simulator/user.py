@@ -373,6 +373,7 @@ class User:
         assert file is not None
         download.held += 1
         download.failures_in_all += 1
+        self._promises.check_kept(download, file, event)
         if event.epoch < file.epoch(event.source):
             self._release(download)
             return

@@ -238,7 +238,7 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
             return
         task = self._made(download, small)
         self.tasks[download.gid] = task
-        download.figures = download.waits = None
+        # Its figures stay those of the small file until the task has its own, or its bytes would vanish for a moment.
         download.waits = lambda: task.waiting_for
         guarded(task, self.tasks_changed, task)
         guarded(task, task.begin)
