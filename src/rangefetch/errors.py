@@ -72,6 +72,8 @@ __all__ = [
     "WaitTimeout",
 ]
 
+MOST_TRIED = 20
+"""How many failures an error lists (``DownloadError.tried``)."""
 _OF_AN_OS_ERROR = ("errno", "strerror", "filename")  # these are not in the __dict__
 
 
@@ -83,8 +85,9 @@ class DownloadError(Exception):
     """A download failed; the base class of all such errors.
 
     ``url`` is the requested URL (user name and password masked), ``status`` the HTTP status of the response that ended
-    the download (0: none), and ``tried`` the failures before this one, one line each, oldest first. ``seconds`` is how
-    long the download took until it failed, and ``connections`` how many connections it opened.
+    the download (0: none), and ``tried`` the last failures, this one included and at most 20, one line each, oldest
+    first. ``seconds`` is how long the download took until it failed, and ``connections`` how many connections it
+    opened.
     """
 
     _errno: ClassVar[int | None] = None
@@ -116,7 +119,10 @@ class DownloadError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.url}: {self.reason}" if self.url else self.reason
-        return printable(f"{line} (after {len(self.tried)} tries)" if len(self.tried) > 1 else line)
+        tries = len(self.tried)
+        if tries > 1:
+            line += f" (after {tries} tries)" if tries < MOST_TRIED else f" (after {tries} or more tries)"
+        return printable(line)
 
 
 def _fill(error: Exception, errno: int | None, words: str, filename: str | os.PathLike[str] | None) -> None:

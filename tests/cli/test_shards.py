@@ -171,7 +171,7 @@ def test_a_ledger_of_files_is_not_one_of_shards(server: MisbehavingServer, place
     assert run(place, *WORDS).returncode == 0
     said = run(place, *WORDS[:-2])
     assert said.returncode == 2
-    assert "shard" in errors(said)[0]
+    assert "the files of this run are in tar files" in errors(said)[0]
     assert run(place, *WORDS[:-1], "other-{}.tar").returncode == 2
 
 

@@ -81,7 +81,13 @@ def test_an_error_is_one_line_that_names_the_url(kind: type[DownloadError]) -> N
 
 
 @pytest.mark.parametrize(
-    ("tried", "ending"), [((), "reason"), (("once",), "reason"), (("once", "twice"), "reason (after 2 tries)")]
+    ("tried", "ending"),
+    [
+        ((), "reason"),
+        (("once",), "reason"),
+        (("once", "twice"), "reason (after 2 tries)"),
+        (("again",) * 20, "reason (after 20 or more tries)"),
+    ],
 )
 def test_tries_are_counted_when_there_were_several(tried: tuple[str, ...], ending: str) -> None:
     assert str(DownloadError("reason", tried=tried)) == ending

@@ -6,11 +6,12 @@ thread.
 
 from __future__ import annotations
 
+from rangefetch.errors import MOST_TRIED
+
 __all__ = ["Tries", "is_worth"]
 
 _WORTH_BYTES = 64 << 10
 _WORTH_SHARE = 64
-_MOST_TRIED = 20
 _PATIENCE_WAITS = 50  # times ``retry_wait``: how long a known host may fail, whatever the number of tries
 _NOTICED_WAITS = 6
 _UNKNOWN_WAITS = 8  # times ``retry_wait``: how long the tries of an unknown host last at least
@@ -34,7 +35,7 @@ class Tries:
     def note(self, words: str) -> None:
         """Record the words of one more failure."""
         self.retries += 1
-        self.tried = (*self.tried, words)[-_MOST_TRIED:]
+        self.tried = (*self.tried, words)[-MOST_TRIED:]
 
     def begin(self) -> None:
         """Requests are numbered from 1 again; the series of failures continues."""
