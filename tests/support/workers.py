@@ -9,6 +9,7 @@ pytest-xdist is still used with ThreadSanitizer, which does not survive threads 
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import sys
@@ -90,6 +91,7 @@ class _Workers:
         """Run until all tests have ended, or one of them stops the run."""
         reporter: Any = self._session.config.pluginmanager.getplugin("terminalreporter")
         reporter.showfspath = False  # results of many files are interleaved
+        gc.disable()  # the reports are kept, and collections would go through all of them again and again
         try:
             for _ in range(min(self._count, len(self._pieces))):
                 self._start()
@@ -180,6 +182,7 @@ class _Teller:
 
 def _work(session: pytest.Session, connection: Connection, directory: Path) -> None:
     """Run the tests that the other end of the connection names, then end the process."""
+    gc.enable()
     status = 1
     try:
         teller = _begin(session, directory)

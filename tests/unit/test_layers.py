@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,8 +125,10 @@ def import_nodes(tree: ast.AST, types_only: bool = False) -> Iterator[tuple[ast.
             yield from import_nodes(node, types_only)
 
 
-def imported(module: str) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def imported(module: str) -> tuple[tuple[str, bool], ...]:
     """The modules of the package that ``module`` imports, and whether only for type checkers."""
+    found: list[tuple[str, bool]] = []
     for node, types_only in import_nodes(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: imports are absolute"
@@ -137,10 +140,11 @@ def imported(module: str) -> Iterator[tuple[str, bool]]:
             names = [alias.name for alias in node.names]
         for name in names:
             if name == PACKAGE:
-                yield "__init__", types_only
+                found.append(("__init__", types_only))
             elif name.startswith(f"{PACKAGE}."):
-                found = name.removeprefix(f"{PACKAGE}.")
-                yield found if found in MODULES else f"{found}.__init__", types_only
+                other = name.removeprefix(f"{PACKAGE}.")
+                found.append((other if other in MODULES else f"{other}.__init__", types_only))
+    return tuple(found)
 
 
 def known() -> set[str]:

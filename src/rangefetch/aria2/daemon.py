@@ -314,15 +314,15 @@ class Aria2Daemon:
                 if _NO_PORT in said or not _is_free(port):
                     raise _PortTaken
                 raise ProcessManagementError(f"aria2c exited at startup (exit status {process.exit_status}): {said}")
-            # Listing the listening sockets is slow on a machine with many connections, so try to connect first.
-            listening = process.listening() if _takes_connections(port) else set()
-            if listening is None or (_LOOPBACK, port) in listening:
-                # Only now is it safe to send the secret: another program could have had the port.
-                with contextlib.suppress(DaemonUnavailable, RpcError):
-                    self.client.call("getVersion")
-                    return
-            elif any(number == port for _, number in listening):
-                raise _PortTaken  # on IPv4: aria2c keeps running if it could bind IPv6 only
+            # Listing a process's sockets is slow on a machine with many connections, so try to connect first.
+            if _takes_connections(port):
+                # Only aria2c may be sent the secret. It keeps running if another program has the port on IPv4 only.
+                if process.listens_on(_LOOPBACK, port) is not False:
+                    with contextlib.suppress(DaemonUnavailable, RpcError):
+                        self.client.call("getVersion")
+                        return
+                elif process.is_alive:
+                    raise _PortTaken
             if time.monotonic() > deadline_s:
                 raise DaemonUnavailable(
                     f"aria2c did not answer within {self.config.start_timeout:g} seconds: {self._said(process)}"

@@ -91,20 +91,16 @@ class Process:
             self.ended.wait(1.0)
         return "\n".join(self._console).strip()
 
-    def listening(self) -> set[tuple[str, int]] | None:
-        """The addresses and ports that it or a child listens on; None if the system denies us this information."""
-        found = set()
+    def listens_on(self, address: str, port: int) -> bool | None:
+        """Whether it or a child listens at this IPv4 address; None if the system denies us this information."""
         try:
-            for process in _tree(self.pid):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    found |= {
-                        (connection.laddr.ip, connection.laddr.port)
-                        for connection in process.net_connections("tcp")
-                        if connection.status == psutil.CONN_LISTEN
-                    }
+            if _listens_on(psutil.Process(self.pid), address, port):
+                return True
+            return any(_listens_on(child, address, port) for child in _tree(self.pid)[1:])
+        except psutil.NoSuchProcess:
+            return False
         except psutil.AccessDenied:
             return None
-        return found
 
     def kill(self) -> None:
         """Kill the process itself, not its children, without waiting for it to exit."""
@@ -171,6 +167,15 @@ def _tree(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.Error:
         return []
+
+
+def _listens_on(process: psutil.Process, address: str, port: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(
+            connection.status == psutil.CONN_LISTEN and tuple(connection.laddr) == (address, port)
+            for connection in process.net_connections("tcp4")
+        )
+    return False
 
 
 def _end_all(processes: Iterable[psutil.Process], grace_s: float) -> list[psutil.Process]:
