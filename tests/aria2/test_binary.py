@@ -129,6 +129,22 @@ def test_one_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.M
         verify_aria2(_script(tmp_path / "aria2c", "#!/bin/sh\nexec sleep 1000\n"))
 
 
+def test_a_process_asks_each_for_its_version_once(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+
+    def script(version: str) -> str:
+        return f"#!/bin/sh\necho >>{said}\necho 'aria2 version {version}'; echo 'Enabled Features: HTTPS'\n"
+
+    config = DaemonConfig(aria2_path=_script(tmp_path / "aria2c", script("1.36.0")))
+    assert [ensure_aria2(config).version for _ in range(3)] == ["1.36.0"] * 3
+    assert said.read_text().count("\n") == 1
+    _script(tmp_path / "new", script("1.37.0")).replace(config.aria2_path)
+    assert ensure_aria2(config).version == "1.37.0"
+    (tmp_path / "aria2c").unlink()
+    with pytest.raises(ProcessStartFailed, match="does not run"):
+        ensure_aria2(config)
+
+
 # -- fetching -------------------------------------------------------------------------------------------------------
 
 

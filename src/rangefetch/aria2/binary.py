@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import http.client
 import importlib.util
@@ -132,6 +133,20 @@ def ensure_aria2(config: DaemonConfig) -> Aria2Binary:
         if not config.binary_sources:
             raise ProcessStartFailed(f"there is no aria2c on this machine; {INSTALL_HINT}")
         path = download_aria2(config.binary_sources, config.binary_directory, ca_file=os.fspath(config.ca_file))
+    return _verified(path)
+
+
+def _verified(path: Path) -> Aria2Binary:
+    """``verify_aria2``, which takes as long as starting aria2c, only once per process unless the file has changed."""
+    try:
+        status = path.stat()
+    except OSError:  # it does not exist, or is found by way of PATH
+        return verify_aria2(path)
+    return _verified_file(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=8)
+def _verified_file(path: Path, _status: tuple[int, ...]) -> Aria2Binary:
     return verify_aria2(path)
 
 
