@@ -18,6 +18,7 @@ from _pytest.logging import LogCaptureHandler, caplog_records_key
 from hypothesis import HealthCheck, settings
 
 from rangefetch import DownloadManager, _engine
+from servers.content import content
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer
 from servers.nginx import Nginx
@@ -39,8 +40,13 @@ settings.load_profile("any machine")
 _GRACE = 3.0  # seconds allowed for things that end by themselves
 
 
-def pytest_collection_finish() -> None:
-    """Exempt all objects made so far from garbage collection: thousands of tests, which live until the end."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make what all workers need before they are forked, and exempt all objects made so far from garbage collection:
+    thousands of tests, which live until the end.
+    """
+    if session.config.option.workers:
+        for size in ("64M", "24M", SIZE):
+            content(size)
     gc.collect()
     gc.freeze()
 
