@@ -3,7 +3,7 @@
 from libc.errno cimport EAGAIN, EMFILE, errno
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strncmp
 
 from rangefetch.answer cimport examine, is_too_large, leads_elsewhere
 from rangefetch.blocks cimport blocks_give_back, blocks_revoke
@@ -123,18 +123,23 @@ cdef inline size_t on_body(char *data, size_t size, size_t count, void *arg) noe
 
 
 cdef inline size_t on_header(char *data, size_t size, size_t count, void *arg) noexcept nogil:
-    """Count header lines: libcurl keeps them all, and before 8.6 it had no limit.
+    """Count header lines: libcurl keeps them all, and before 8.6 it had no limit. Note where they end.
 
     A redirect is examined as soon as its headers end: its body is not needed, and may never arrive or never end.
     """
     cdef Lane *lane = <Lane *>arg
+    cdef size_t length = size * count
     lane.header_lines += 1
     if lane.header_lines > MOST_HEADER_LINES:
         lane.fault = FAULT_HEADERS
         return 0
-    if size * count <= 2 and lane.check == UNCHECKED and lane.fault == FAULT_NONE and leads_elsewhere(lane.easy):
-        lane.check = examine(lane.file, lane)
-    return size * count
+    if length <= 2:
+        lane.headers_ended = True
+        if lane.check == UNCHECKED and lane.fault == FAULT_NONE and leads_elsewhere(lane.easy):
+            lane.check = examine(lane.file, lane)
+    elif length >= 5 and strncmp(data, b"HTTP/", 5) == 0:
+        lane.headers_ended = False
+    return length
 
 
 cdef inline int on_debug(CURL *easy, int kind, char *data, size_t size, void *arg) noexcept nogil:
@@ -378,6 +383,7 @@ cdef inline void lane_send(Loop *loop, Lane *lane) noexcept nogil:
     lane.fault = FAULT_NONE
     lane.sys_errno = 0
     lane.header_lines = 0
+    lane.headers_ended = False
     lane.lively_received = 0
     lane.swallowed_bytes = lane.received_bytes = lane.moved_received = 0
     lane.span.announced_bytes = lane.span.left = lane.buffered = lane.hedge.filled_bytes = 0

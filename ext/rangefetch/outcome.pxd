@@ -426,7 +426,12 @@ cdef inline void finish(Loop *loop, Lane *lane, CURLcode code) noexcept nogil:
     heed(loop, lane, status)
     if code == CURLE_OK and lane.check == UNCHECKED:
         # A response without a body: the callback was never called.
-        lane.check = examine(file, lane)
+        if lane.headers_ended:
+            lane.check = examine(file, lane)
+        else:
+            # To libcurl a connection that closes in the middle of the headers is no error (RFC 9112, section 8: it is).
+            code = CURLE_RECV_ERROR
+            snprintf(lane.error_text, ERROR_TEXT_BYTES, "the connection was closed in the middle of the headers")
     if lane.check == UNCHECKED and has_too_large_headers(lane, code):
         lane.fault = FAULT_HEADERS
     if lane.fault == FAULT_ENCODED:

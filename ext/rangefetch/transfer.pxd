@@ -457,6 +457,7 @@ cdef struct Lane:
     Hedge hedge
     int64_t swallowed_bytes
     int32_t header_lines      # of all responses, including informational ones and trailers
+    bint headers_ended        # those of the last response: the empty line after them has come
     int64_t started_ms
     int64_t first_ms          # when its first byte was seen; 0: not yet
     int64_t moved_ms          # when bytes last arrived

@@ -486,7 +486,13 @@ def _redirects() -> Iterator[Fault]:
 def _statuses() -> Iterator[Fault]:
     def status(code: int, retry_after: str | None = None) -> Callable[[Answer, Ask, Run], Answer]:
         headers = [] if retry_after is None else [("Retry-After", retry_after)]
-        return lambda *_: Answer(code, headers, b"no")
+
+        def answer(_answer: Answer, ask: Ask, run: Run) -> Answer:
+            if code == 204 and not ask.ranged:
+                run.versions.add(b"")  # no client could tell
+            return Answer(code, headers, b"no")
+
+        return answer
 
     for code in (
         204,
@@ -530,6 +536,7 @@ def _heads() -> Iterator[Fault]:
         "HTTP/0.9": b"just the body, as in 1991\n",
         "half a status line": b"HTTP/1.1 2",
         "a status line alone": b"HTTP/1.1 206 Partial Content\r\n",
+        "half of the headers": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n",
         "a status that is no number": b"HTTP/1.1 abc Whatever\r\n\r\n",
         "HTTP/7.3": b"HTTP/7.3 200 OK\r\n\r\n",
         "an endless line": b"HTTP/1.1 200 OK\r\nX: " + b"x" * (1 << 20),

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import http.client
+import io
 import netrc
 import re
 import socket
@@ -382,8 +383,28 @@ def is_http(url: str) -> bool:
     return urlsplit(url).scheme.lower() in ("http", "https")
 
 
+class _Lines(io.BufferedReader):
+    """Raises ``ConnectionResetError`` if the connection is closed after the status line and before the end of the
+    headers. http.client takes that for their end, but the response is incomplete (RFC 9112, section 8).
+    """
+
+    _has_begun = False
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if self._has_begun and not line.endswith(b"\n") and len(line) != size:
+            raise ConnectionResetError("the connection was closed in the middle of the headers")
+        self._has_begun = True
+        return line
+
+
 class _Answer(http.client.HTTPResponse):
     """Skips all interim responses (RFC 9110, section 15.2); Python's class skips only 100."""
+
+    def begin(self) -> None:
+        if not isinstance(self.fp, _Lines):
+            self.fp = _Lines(self.fp.detach())
+        super().begin()
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
