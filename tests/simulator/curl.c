@@ -522,6 +522,13 @@ static int header_line(CURL *easy, const char *line) {
     return 1;
 }
 
+/* The length that the headers so far state; -1: none. */
+static long long stated_by(CURL *easy) {
+    for (int i = 0; i < easy->header_count; i++)
+        if (strcasecmp(easy->headers[i].name, "Content-Length") == 0) return atoll(easy->headers[i].value);
+    return -1;
+}
+
 static void headed(CURL *easy) {
     Answer *answer = &easy->answer;
     char line[256];
@@ -544,9 +551,16 @@ static void headed(CURL *easy) {
     for (int64_t i = 0; i < answer->flood; i++)
         if (!header_line(easy, "X-Flood: 1\r\n")) return;
     for (int i = 0; i < answer->header_count; i++) {
+        if (kind == HEADERS_CUT && i == easy->fault->a) break;
         easy->headers[easy->header_count++] = answer->headers[i];
         snprintf(line, sizeof line, "%s: %s\r\n", answer->headers[i].name, answer->headers[i].value);
         if (!header_line(easy, line)) return;
+    }
+    if (kind == HEADERS_CUT) {
+        /* HTTP/2 has no such thing: the stream ends without a response. */
+        easy->length = stated_by(easy);
+        done(easy, easy->connection->http2 ? HTTP2 : easy->length > 0 ? PARTIAL : OK);
+        return;
     }
     if (!header_line(easy, "\r\n")) return;
     easy->phase = BODY;

@@ -16,8 +16,19 @@ _OF_CONNECTIONS = ("no such host", "refused", "unreachable", "hangs", "no tls", 
 _OF_REQUESTS = (
     *("silent", "closed", "reset", "garbage", "late", "status", "status", "status", "redirect", "whole"),
     *("other start", "other total", "no content-range", "less", "beyond", "two content-ranges", "other validator"),
-    *("no validator", "encoded", "early hints", "header flood", "truncated", "truncated", "reset within"),
-    *("reset within", "stalls", "stalls", "drips", "slow", "slow", "chunked", "chunks end early", "lingers"),
+    *("no validator", "encoded", "early hints", "header flood", "headers cut", "truncated", "truncated"),
+    *(
+        "reset within",
+        "reset within",
+        "stalls",
+        "stalls",
+        "drips",
+        "slow",
+        "slow",
+        "chunked",
+        "chunks end early",
+        "lingers",
+    ),
     *("excess", "short length", "no length", "closes after", "connection dies"),
 )
 _OF_THE_SYSTEM = (
@@ -195,6 +206,8 @@ def _faults(rng: random.Random, servers: list[dict[str, int]], changes: bool) ->
         a = rng.choice((0, 4, 8))
     elif kind == "header flood":
         a = rng.choice((50, 1001, 3000))
+    elif kind == "headers cut":
+        a = rng.randrange(5)
     elif kind == "stalls":
         b = rng.choice((0, 0, 300_000, 3_000_000, 30_000_000))
     elif kind == "drips":

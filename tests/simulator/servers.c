@@ -159,6 +159,7 @@ static void spoil(Answer *answer, const Fault *fault) {
     case SLOW: answer->slower = fault->a; break;
     case EARLY_HINTS: answer->hints = 1 + fault->a % 3; break;
     case HEADER_FLOOD: answer->flood = fault->a; break;
+    case HEADERS_CUT: answer->closes = 1; break;
     case CLOSES_AFTER: answer->closes = 1; break;
     default: break;
     }

@@ -59,6 +59,7 @@ enum {
     ENCODED,
     EARLY_HINTS,
     HEADER_FLOOD,
+    HEADERS_CUT,
     /* ... an unexpected body */
     TRUNCATED = 50,
     RESET_WITHIN,

@@ -48,6 +48,7 @@ FAULTS = {
     "encoded": 36,
     "early hints": 37,  # a: how many
     "header flood": 38,  # a: lines
+    "headers cut": 39,  # a: after so many lines
     # Another body.
     "truncated": 50,  # a: after so many bytes
     "reset within": 51,  # a: after so many bytes
