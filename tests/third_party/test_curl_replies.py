@@ -38,6 +38,9 @@ REFUSED = {
     "304 Not Modified, which has no content and answers a question that was not asked; curl writes nothing": (
         "249 342 1566 1593"
     ),
+    "headers that break off, so that the response is incomplete (RFC 9112, section 8); curl writes nothing": (
+        "1513 1539 1555 1591"
+    ),
     "a redirect that does not say where to; curl writes its page": "54",
     "another protocol follows (101), which was not asked for; curl writes what its frames hold": (
         "1801 2301 2302 2304 2305"
