@@ -21,6 +21,7 @@ from rangefetch.answer cimport same_validators as compare_validators
 from rangefetch.blocks cimport blocks_contiguous, blocks_fit, blocks_free, blocks_init, blocks_recall
 from rangefetch.bucket cimport Bucket, bucket_fill, bucket_is_dry, bucket_limit, bucket_take
 from rangefetch.checks cimport RF_CHECKED, RF_LIVE_DESCRIPTORS, RF_LIVE_MEMORY, calloc, free, rf_live_count
+from rangefetch.claims cimport lanes_at_once
 from rangefetch.core cimport EngineCore, core_is_ours, core_let_go, core_new, core_stop
 from rangefetch.host cimport (
     hosts_give_back,

@@ -111,15 +111,18 @@ cdef inline bint is_better(const Source *one, const Source *other) noexcept nogi
 
 # ---- Claims ------------------------------------------------------------------------------------------------------
 
+cdef inline int32_t lanes_at_once(FileCore *file) noexcept nogil:
+    """How many lanes the file may have here now, those that are held included. Callable from any thread."""
+    cdef int32_t most = <int32_t>part_of(file, rf_load(&file.home.lanes_most))
+    if not rf_load(&file.answered):
+        # The first response says what the file is; until then a second request would be a guess.
+        return 1
+    return min(most, <int32_t>rf_peek(&file.growth.aim))
+
+
 cdef inline int32_t lanes_allowed(FileCore *file) noexcept nogil:
     """How many more lanes may work for the file now."""
-    cdef int32_t most = <int32_t>part_of(file, rf_load(&file.home.lanes_most))
-    if not file.answered:
-        # The first response says what the file is; until then a second request would be a guess.
-        most = 1
-    elif file.growth.aim < most:
-        most = file.growth.aim
-    return most - file.lanes_busy - file.lanes_held
+    return lanes_at_once(file) - file.lanes_busy - file.lanes_held
 
 
 cdef inline int64_t claim_bytes(FileCore *file, int64_t bytes_per_s) noexcept nogil:

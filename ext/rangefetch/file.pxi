@@ -320,6 +320,10 @@ cdef class File:
         self._tell(COMMAND_FEED)
 
     @property
+    def lanes_at_once(self):
+        return <int>lanes_at_once(&self.core)
+
+    @property
     def source_lanes(self):
         return <int>rf_load(&self.core.source_lanes_most)
 

@@ -285,6 +285,11 @@ class File:
     @lanes.setter
     def lanes(self, most: int) -> None: ...
     @property
+    def lanes_at_once(self) -> int:
+        """How many transfers the engine allows at this moment, those that wait for ``release`` included: at most
+        ``lanes``, and fewer where more were no faster, or where other loops have a share of them.
+        """
+    @property
     def lanes_busy(self) -> int:
         """Transfers in flight."""
     @property

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 import rangefetch
-from rangefetch import DownloadManager, DownloadStatus, RetryPolicy
+from rangefetch import DownloadManager, DownloadStatus, RetryPolicy, _engine
+from rangefetch._engine import File
 from rangefetch.disk import state
 from rangefetch.errors import BadAnswer, ContentChanged, HttpStatusError, LocalError
 from rangefetch.transfer.failure import Fault
 from rangefetch.transfer.retry import Kind, Row
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content, http_date
 from servers.routing import ROUTES, Ask, Route
 from servers.wire import Break, Reply
@@ -138,6 +140,33 @@ def test_connections_that_break_one_after_the_other_are_one_try(
             fuse.lit.set()
         assert manager.wait(gid, timeout=30).retries == 4
     assert target.read_bytes() == content(SIZE)
+
+
+@pytest.mark.usefixtures("longest_waits")
+def test_connections_that_break_together_do_not_hold_up_the_one_that_tries_again(
+    server: MisbehavingServer, valve: Valve, target: Path, manager: DownloadManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: list[File] = []
+
+    def begun(*args: Any, **kwargs: Any) -> File:
+        files.append(File(*args, **kwargs))
+        return files[-1]
+
+    monkeypatch.setattr(_engine, "File", begun)
+    # A quick first response lets the file start with few connections.
+    content(96 * MIB)
+    valve.narrow(64 * MIB)
+    url = server.url("/valve", size="96M")
+    gid = manager.download(url, into(target, split=8, min_split_size="1M", retry_wait=1.0))
+    until(lambda: bool(files) and files[0].lanes_busy == 8)
+    # Eight are found to be no faster than four, to which the engine goes back. Those that are open stay open.
+    valve.narrow(8 * MIB)
+    until(lambda: files[0].lanes_aim != 8 or bool(files[0].effort["growth_ended"]))
+    valve.open()
+    server.stop()
+    server.start()
+    manager.wait(gid, 30)
+    assert target.read_bytes() == content(96 * MIB)
 
 
 def test_only_the_range_that_failed_is_asked_for_again(server: MisbehavingServer, target: Path) -> None:

@@ -252,8 +252,9 @@ class Recovery:
             self._task.begin_again()
             return
         self._released_at = self._task.file.downloaded
-        # If the number of lanes was cut, the held ones must leave room for one that works.
-        lanes = max(lanes, self._held - self._task.file.lanes + 1)
+        # The number of lanes may have been cut since these were opened, by us or by the engine. The held ones must
+        # leave room for one that works.
+        lanes = max(lanes, self._held - self._task.file.lanes_at_once + 1)
         for _ in range(min(lanes, self._held)):
             self._held -= 1
             self._task.file.release()
