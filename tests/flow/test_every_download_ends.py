@@ -17,7 +17,7 @@ import pytest
 from flow.children import child, run_child
 from rangefetch import DownloadManager, DownloadStatus
 from rangefetch.disk import state
-from rangefetch.errors import BadAnswer, DownloadError, HttpStatusError, LocalError, TimedOut
+from rangefetch.errors import BadAnswer, DiskError, DownloadError, HttpStatusError, LocalError, TimedOut
 from rangefetch.manager import downloads_of
 from rangefetch.native import answering, comparing, starting
 from rangefetch.native.recovery import Recovery
@@ -126,6 +126,28 @@ def test_a_save_that_raises_ends_the_download_with_an_error(
     with pytest.raises(LocalError, match="out of memory" if kind is MemoryError else "the save is broken"):
         fetch(server.url("/valve/x", size=SIZE), target)
     assert not target.exists()
+
+
+@pytest.mark.usefixtures("saves_often")
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_a_part_file_that_is_gone_ends_the_download_long_before_its_last_byte(
+    server: MisbehavingServer,
+    valve: Valve,
+    target: Path,
+    manager: DownloadManager,
+    caplog: pytest.LogCaptureFixture,
+    what: str,
+) -> None:
+    gid = manager.download(server.url("/valve/x", size=64 * MIB), _into(target))
+    until(lambda: downloaded(manager, gid) > 0 and "file.bin.part.json" in names(target.parent))
+    valve.narrow(1)
+    if what == "file":
+        target.with_name("file.bin.part").unlink()
+    else:
+        target.parent.rename(target.parent.with_name("elsewhere"))
+    with pytest.raises(DiskError, match="another program removed or replaced it"):
+        manager.wait(gid, 30)
+    assert not caplog.records  # the error says it
 
 
 def test_a_save_that_raises_keeps_no_pause_from_ending(

@@ -17,7 +17,7 @@ from rangefetch import _engine
 from rangefetch.disk.target import Target, disk_errors, free_space
 from rangefetch.errors import DiskError, TargetExists
 from support.files import names
-from support.targets import HOLDER, URL, disk_error, files, publish, refusing, written
+from support.targets import HOLDER, URL, disk_error, files, publish, refusing, state_of, written
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -193,6 +193,17 @@ def test_a_part_file_that_was_replaced_is_not_published_as_ours(tmp_path: Path) 
         opened.discard()
         assert files(tmp_path) == {"x.part": "theirs", "x.part.json": "state"}
         publish(theirs)
+
+
+def test_a_part_file_that_was_replaced_keeps_the_state_of_the_one_that_replaced_it(tmp_path: Path) -> None:
+    with closing(written(tmp_path)) as opened:
+        opened.part_path.unlink()
+        with closing(written(tmp_path, octets=b"theirs")) as theirs:
+            theirs.save_state(state_of(3))
+            there = theirs.state_path.read_bytes()
+            with disk_error(errno.ENOENT, opened.part_path, "removed or replaced"):
+                opened.save_state(state_of(3))
+            assert theirs.state_path.read_bytes() == there
 
 
 def test_what_is_set_aside_replaces_what_was_before_and_is_logged(

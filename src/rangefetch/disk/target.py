@@ -146,9 +146,10 @@ class Target:
     def save_state(self, saved: state.State) -> None:
         """Save the state, with a sample of the part file. The bytes that it lists as written must have been synced.
 
-        Raises ``DiskError``, and ``ValueError`` for an inconsistent state.
+        Raises ``DiskError``, also if the part file is not ours any more, and ``ValueError`` for an inconsistent state.
         """
         with disk_errors("read", self.part_path):
+            self._check_still_ours()
             sample = state.sample_of(self.fd, saved)
         state.save(self.state_path, records.replace(saved, sample=sample))
 

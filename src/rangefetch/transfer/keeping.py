@@ -92,7 +92,9 @@ class Keeping:
                 self.kept_bytes = NOTHING_KEPT
                 place.discard()
         except DiskError as error:
-            _log.warning("%s: the downloaded data could not be saved: %s", task.shown_url, error)
+            ended_by = task.life.error
+            if ended_by is None or ended_by.reason != error.reason:  # otherwise the error says it
+                _log.warning("%s: the downloaded data could not be saved: %s", task.shown_url, error)
             if place.has_lost_writes:
                 if self.kept_bytes == NOTHING_KEPT:
                     place.discard()
