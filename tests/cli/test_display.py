@@ -240,6 +240,12 @@ def test_live_fits_a_narrow_terminal(terminal: Terminal, monkeypatch: pytest.Mon
     assert max(len(line) for line in re.split(r"[\r\n]", terminal.text)) <= 40
 
 
+def test_live_leaves_room_for_what_a_terminal_prints_for_ctrl_c(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), Live() as live:
+        live.update({URL: progress(), f"{URL}?2": progress()})
+    assert max(len(line) for line in re.split(r"[\r\n]", terminal.text)) == 100 - len("^C")
+
+
 def test_live_draws_no_more_rows_than_there_are_lines(terminal: Terminal) -> None:
     with redirect_stderr(terminal), Live() as live:
         live.update({f"{URL}?{number}": progress() for number in range(100)})

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content, modified
 from servers.tls import Certificates
-from support.command_line import command, environment, errors, run
+from support.command_line import command, environment, errors, on_a_terminal, run
 from support.files import names
 
 SIZE = 3_000_001
@@ -224,6 +225,21 @@ def test_a_terminal_may_shrink_and_grow(server: MisbehavingServer, place: Path) 
         os.close(main_end)
     assert b"Traceback" not in shown
     assert names(place) == ["0.bin", "1.bin", "2.bin"]
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_terminal_that_is_closed_keeps_no_download_from_ending(
+    server: MisbehavingServer, valve: Valve, place: Path, term: str, listed: bool
+) -> None:
+    url = server.url("/valve/file.bin", size=SIZE)
+    (place / "list").write_text(f"{url}\n{server.url('/good/other.bin')}\n")
+    with on_a_terminal(place, *(["-i", "list"] if listed else [url]), TERM=term) as (process, screen):
+        os.read(screen, 1)
+        os.close(screen)
+        valve.open()
+        assert process.wait(60) == 0
+    assert (place / "file.bin").read_bytes() == content(SIZE)
 
 
 def test_quiet_says_errors_only(server: MisbehavingServer, place: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from servers.counting import CountingServer
 from servers.misbehaving import MisbehavingServer, content
-from support.command_line import command, end_by, environment, run, started
+from support.command_line import command, end_by, environment, on_a_terminal, run, started
 from support.files import MIB, names
 from support.waiting import AT_ONCE, until
 
@@ -67,6 +67,20 @@ def test_a_signal_ends_it_at_once_and_the_same_command_goes_on(
     assert "Traceback" not in err
     last = err.splitlines()[-1]
     assert last.startswith(f"rangefetch: {word}; run the same command again to continue: the file stands at ")
+    assert resumed_bytes(server, place, words) > AT_FIRST // 2
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+def test_a_terminal_that_is_closed_ends_it_as_the_signal_says(
+    server: MisbehavingServer, place: Path, term: str
+) -> None:
+    words = [slow_then_fast(server), "-x", 4, "-o", "file.bin"]
+    with on_a_terminal(place, *words, TERM=term) as (process, screen):
+        arrived(server, AT_FIRST)
+        os.close(screen)
+        seconds, _, _ = end_by(process, signal.SIGHUP)
+    assert process.returncode == 129
+    assert seconds < AT_ONCE
     assert resumed_bytes(server, place, words) > AT_FIRST // 2
 
 

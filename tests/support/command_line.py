@@ -77,6 +77,28 @@ def started(directory: Path, words: Sequence[object], **changes: str) -> Iterato
             process.kill()
 
 
+@contextmanager
+def on_a_terminal(directory: Path, *words: object, **changes: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run the program with stdin, stdout and stderr on a pseudo-terminal, whose other end the body must close. Kills it
+    at the end of the context.
+    """
+    screen, terminal = os.openpty()
+    with subprocess.Popen(
+        command(*words),
+        cwd=directory,
+        env=environment(directory, **changes),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        text=True,
+    ) as process:
+        os.close(terminal)
+        try:
+            yield process, screen
+        finally:
+            process.kill()
+
+
 def end_by(process: subprocess.Popen[str], number: signal.Signals) -> tuple[float, str, str]:
     """Send a signal and wait. Returns the seconds until the process ended, its stdout and its stderr."""
     sent_s = time.monotonic()

@@ -7,11 +7,14 @@ themselves. Only ``Live`` imports rich, when it starts.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Self, TextIO
 from urllib.parse import urlsplit
@@ -34,7 +37,8 @@ _WIDTH_FOR_EVERYTHING = 70
 class Quiet:
     """Prints results and errors; the base class of the other displays.
 
-    If the reader of stdout or stderr exits (``rangefetch ... | head -1``), fetching continues.
+    If the reader of stdout or stderr exits (``rangefetch ... | head -1``), or their terminal is closed, fetching
+    continues.
     """
 
     lost_results = False
@@ -181,18 +185,21 @@ class Live(Quiet):
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._region.start()
+        with self._on_the_terminal():
+            self._region.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         region, self._region = self._region, None
         if region is not None:
-            region.stop()
+            with self._on_the_terminal():
+                region.stop()
 
     def result(self, line: str) -> None:
         if self._region is not None and sys.stdout is not None and sys.stdout.isatty():
             # stdout is the same terminal: a line that is not printed through the region would be drawn over.
-            self._console.print(line)
+            with self._on_the_terminal():
+                self._console.print(line)
         else:
             super().result(line)
 
@@ -220,22 +227,34 @@ class Live(Quiet):
 
     def _line(self, line: str) -> None:
         if self._region is not None:
-            self._console.print(printable(line))
+            with self._on_the_terminal():
+                self._console.print(printable(line))
         else:
             super()._line(line)
+
+    @contextlib.contextmanager
+    def _on_the_terminal(self) -> Iterator[None]:
+        """Write to the terminal in the body. If that is no longer possible, nothing more is written there."""
+        try:
+            yield
+        except OSError:
+            _mute(sys.stderr)
 
     def _draw(self, rows: Sequence[tuple[str, DownloadProgress]], *last: tuple[str, DownloadProgress]) -> None:
         """Draw as many of the rows as fit on the terminal, and the last one."""
         if self._region is not None:
             room = max(self._console.height - 3, 1)
-            self._region.update(self._table([*rows[:room], *last]), refresh=True)
+            with self._on_the_terminal():
+                self._region.update(self._table([*rows[:room], *last]), refresh=True)
 
     def _table(self, rows: Sequence[tuple[str, DownloadProgress]]) -> Table:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
         wide = self._console.width >= _WIDTH_FOR_EVERYTHING
+        # Terminals print ^C for Ctrl-C. At the end of a full line that would take another, and the bar would stay.
         table = Table.grid(padding=(0, 1), expand=True)
+        table.width = max(self._console.width - len("^C"), 1)
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=self._console.width // 3)
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")  # the bar, or a note, takes the remaining width
         # Columns as wide as their widest number, so that the bar does not change its width.
@@ -359,9 +378,17 @@ def flush() -> None:
         try:
             sys.stdout.flush()
         except OSError as error:
+            is_gone = _has_gone(sys.stdout, error)
             _mute(sys.stdout)
-            if not isinstance(error, BrokenPipeError):
+            if not is_gone:
                 raise
+
+
+def _has_gone(stream: TextIO, error: OSError) -> bool:
+    """Whether ``error`` says that the stream's reader has exited, or that its terminal was closed."""
+    if error.errno == errno.EIO:
+        return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
+    return isinstance(error, BrokenPipeError)
 
 
 def _write(stream: TextIO | None, line: str) -> None:
@@ -374,8 +401,9 @@ def _write(stream: TextIO | None, line: str) -> None:
             _write_octets(stream, line)
         stream.flush()
     except OSError as error:
+        is_gone = _has_gone(stream, error)
         _mute(stream)
-        if not isinstance(error, BrokenPipeError):
+        if not is_gone:
             raise
 
 
