@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from rangefetch import records
 from rangefetch.cli import display
 from rangefetch.cli.display import Live, Plain, Quiet, choose, printable, summary, together
 from rangefetch.progress import DownloadProgress, DownloadResult, DownloadStatus
@@ -328,6 +329,22 @@ def test_plain_says_once_what_holds_a_file_up(capsys: pytest.CaptureFixture[str]
         for note in ("", "waiting for the network", "waiting for the network", "", "waiting for the network"):
             plain.update({URL: progress(note=note)})
     assert capsys.readouterr().err.splitlines() == [f"{URL}: started", *["big.bin: waiting for the network"] * 2]
+
+
+def test_plain_says_in_one_line_what_holds_several_files_up(capsys: pytest.CaptureFixture[str]) -> None:
+    def waiting(number: int, note: str) -> DownloadProgress:
+        return records.replace(progress(filename=f"{number}.bin", note=note), gid=f"{number:016}")
+
+    notes = ["waiting for the network"] * 3 + ["waiting for another download"]
+    plain = Plain()
+    for count in (2, 4, 4):
+        active = [waiting(number, note) for number, note in enumerate(notes[:count])]
+        plain.update_whole("", WHOLE, active.copy)
+    assert capsys.readouterr().err.splitlines() == [
+        "0.bin and 1 more: waiting for the network",
+        "2.bin: waiting for the network",
+        "3.bin: waiting for another download",
+    ]
 
 
 def test_plain_explains_what_a_file_waits_for_once_that_lasts(

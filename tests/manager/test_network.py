@@ -54,6 +54,26 @@ def _note(manager: DownloadManager, gid: str) -> str:
     return manager.get_download_progress(gid).note
 
 
+def test_a_loss_is_announced_once_however_many_downloads_wait(
+    server: MisbehavingServer, target: Path, switch: Switch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with DownloadManager(retry_policy=POLICY) as manager:
+        gids = [
+            manager.download(server.url("/shared-rate/x", size=SIZE, id=n), into(target, f"{n}.bin", split=2))
+            for n in range(4)
+        ]
+        for times in (1, 2):
+            until(lambda: all(not _note(manager, gid) and downloaded(manager, gid) > 0 for gid in gids))
+            switch.on = False
+            server.stop()
+            until(lambda: all("network" in _note(manager, gid) for gid in gids))
+            server.start()
+            switch.on = True
+            until(lambda: not any(_note(manager, gid) for gid in gids))
+            for words in ("waiting for the network", "the network is back"):
+                assert caplog.text.count(words) == times
+
+
 @pytest.mark.parametrize("split", [1, 4])
 def test_it_goes_on_by_itself_and_burns_no_try(
     server: MisbehavingServer, target: Path, switch: Switch, split: int

@@ -123,15 +123,14 @@ class Plain(Quiet):
         for url, progress in downloads.items():
             if progress.status == DownloadStatus.ACTIVE:
                 self._begin(url)
-            self._say_note(shown_name(url, progress), progress)
+        self._say_notes((shown_name(url, progress), progress) for url, progress in downloads.items())
         if self._is_time():
             self._line(summary(downloads))
 
     def update_whole(
         self, counts: str, whole: DownloadProgress, active: Callable[[], Sequence[DownloadProgress]]
     ) -> None:
-        for progress in active():
-            self._say_note(progress.filename, progress)
+        self._say_notes((progress.filename, progress) for progress in active())
         if self._is_time():
             connections = counted(whole.connections, "connection")
             speed = f"{amount(whole.speed)}/s"
@@ -146,15 +145,19 @@ class Plain(Quiet):
             self._begun.add(url)
             self._line(f"{mask_url(url)}: started")
 
-    def _say_note(self, name: str, progress: DownloadProgress) -> None:
-        """Print once what holds a download up."""
-        note = progress.note if progress.status == DownloadStatus.ACTIVE else ""
-        if not note and self._waits is not None:
-            note = self._waits.of(progress)
-        if note != self._notes.get(progress.gid, ""):
-            self._notes[progress.gid] = note
-            if note:
-                self._line(f"{name}: {note}")
+    def _say_notes(self, downloads: Iterable[tuple[str, DownloadProgress]]) -> None:
+        """Print once what holds downloads up: one line for all that begin to wait for the same thing together."""
+        begun: dict[str, list[str]] = {}
+        for name, progress in downloads:
+            note = progress.note if progress.status == DownloadStatus.ACTIVE else ""
+            if not note and self._waits is not None:
+                note = self._waits.of(progress)
+            if note != self._notes.get(progress.gid, ""):
+                self._notes[progress.gid] = note
+                if note:
+                    begun.setdefault(note, []).append(name)
+        for note, (name, *others) in begun.items():
+            self._line(f"{name}{f' and {len(others)} more' if others else ''}: {note}")
 
     def _is_time(self) -> bool:
         """Whether a summary is due; if so, also schedule the next."""

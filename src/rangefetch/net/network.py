@@ -20,17 +20,39 @@ Place = tuple[str, int]
 
 
 class Network:
-    """Whether this machine has a network: whether servers of downloads, or ``hosts`` (``host:port``), respond."""
+    """Whether this machine has a network: whether servers of downloads, or ``hosts`` (``host:port``), respond.
+
+    It also counts the downloads that wait for the network, so that a loss is announced once and not by each of them.
+    """
 
     def __init__(self, hosts: Sequence[str]) -> None:
         self._hosts = [(name, int(port)) for name, _, port in (host.rpartition(":") for host in hosts)]
         self._heard: set[Place] = set()
+        self._waiting = 0
+        self._is_known_lost = False
 
     def heard(self, url: str) -> None:
         """Note that the server of ``url`` has responded."""
         place = _place_of(url)
         if place is not None:
             self._heard.add(place)
+
+    def note_lost(self) -> bool:
+        """A download begins to wait for the network. Returns whether the loss is news."""
+        self._waiting += 1
+        is_news, self._is_known_lost = not self._is_known_lost, True
+        return is_news
+
+    def note_back(self) -> bool:
+        """A download has found the network again. Returns whether that is news."""
+        is_news, self._is_known_lost = self._is_known_lost, False
+        return is_news
+
+    def note_left(self) -> None:
+        """A download no longer waits for the network, for whatever reason."""
+        self._waiting -= 1
+        if not self._waiting:
+            self._is_known_lost = False
 
     def is_there(self, urls: Sequence[str], *, told: bool) -> bool:
         """Whether there is a network. May block for seconds, so do not call it on a thread that others wait for.

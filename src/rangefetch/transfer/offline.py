@@ -60,14 +60,16 @@ class Offline:
                 return
             if outcome.result():
                 was_away = self._is_away
-                self.stop()
                 if was_away:
-                    _log.warning("%s: the network is back", task.shown_url)
+                    say = _log.warning if network.note_back() else _log.info
+                    say("%s: the network is back", task.shown_url)
+                self.stop()
                 (again if was_away else otherwise)()
                 return
             if not self._is_away:
                 self._is_away = True
-                _log.warning("%s: %s; waiting for the network", task.shown_url, error.reason)
+                say = _log.warning if network.note_lost() else _log.info
+                say("%s: %s; waiting for the network", task.shown_url, error.reason)
                 task.download.note = "waiting for the network"
                 if policy.network_wait:
                     task.call_later(max(0.0, began_s + policy.network_wait - task.now_s()), give_up)
@@ -85,4 +87,5 @@ class Offline:
         self._waiting = None
         if self._is_away:
             self._is_away = False
+            self._task.backend.network.note_left()
             self._task.download.note = ""
