@@ -307,6 +307,12 @@ def test_aria2_does_it_when_asked(server: MisbehavingServer, aria2c: Path, place
     assert (place / "file.bin").read_bytes() == BODY
 
 
+@pytest.mark.usefixtures("aria2c")
+def test_what_aria2_does_not_say_is_not_explained(server: MisbehavingServer, place: Path) -> None:
+    said = run(place, "--backend", "aria2", "--explain", server.url("/good/file.bin", size=SIZE))
+    assert "rangefetch: file.bin: what limited its speed is not known\n" in said.stderr
+
+
 def test_it_explains_and_traces(server: MisbehavingServer, place: Path) -> None:
     url = server.url("/good/file.bin", size="2M")
     said = run(place, "--explain", "--trace", "trace", "--limit-rate", "1M", url)

@@ -244,6 +244,16 @@ def test_what_a_server_asks_is_capped() -> None:
         (Failure(code=Curl.PEER_FAILED_VERIFICATION, text="own words"), errors.TlsError, "own words"),
         (Failure(code=Curl.SSL_CONNECT_ERROR, text="general words"), errors.TlsError, "general words"),
         (Failure(code=Curl.COULDNT_RESOLVE_HOST, text="general words"), errors.ConnectionFailed, "general words"),
+        (
+            Failure(code=Curl.COULDNT_CONNECT, errno=errno.EHOSTUNREACH, text="10.0.0.1"),
+            errors.ConnectionFailed,
+            f"10.0.0.1: {os.strerror(errno.EHOSTUNREACH)}",
+        ),
+        (
+            Failure(code=Curl.COULDNT_CONNECT, errno=errno.EPIPE, text=f"10.0.0.1: {os.strerror(errno.EPIPE)}"),
+            errors.ConnectionFailed,
+            f"10.0.0.1: {os.strerror(errno.EPIPE)}",
+        ),
         (Failure(code=Curl.PARTIAL_FILE, text="general words"), errors.BadAnswer, "general words"),
         (Failure(code=Curl.HTTP2_STREAM, text="general words"), errors.NetworkError, "general words"),
     ],

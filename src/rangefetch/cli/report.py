@@ -88,6 +88,8 @@ def _explained(result: DownloadResult) -> str:
     """What limited the speed of a file, for ``--explain``."""
     if result.already_complete:
         return "nothing was fetched"
-    if result.bound in ("", TOO_SHORT):
+    if not result.bound:
+        return "what limited its speed is not known"  # it was aria2 that fetched it
+    if result.bound == TOO_SHORT:
         return f"{TOO_SHORT} what limited its speed ({result.seconds:.2f} s)"
     return f"what limited its speed: {result.bound}"

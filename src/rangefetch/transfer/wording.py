@@ -123,7 +123,8 @@ def explain(failure: Failure) -> tuple[type[DownloadError], str]:
     if failure.has_bad_chunks:
         return BadAnswer, words
     if failure.code == Curl.COULDNT_CONNECT and failure.errno:
-        words = f"{words}: {os.strerror(failure.errno)}"
+        reason = os.strerror(failure.errno)
+        words = words if reason in words else f"{words}: {reason}"
     if failure.code == Curl.OPERATION_TIMEDOUT:
         return TimedOut, words
     if failure.code in (Curl.FAILED_INIT, Curl.OUT_OF_MEMORY):
