@@ -309,6 +309,7 @@ def test_aria2_does_it_when_asked(server: MisbehavingServer, aria2c: Path, place
 
 @pytest.mark.usefixtures("aria2c")
 def test_what_aria2_does_not_say_is_not_explained(server: MisbehavingServer, place: Path) -> None:
+    pytest.importorskip("aria2p", reason="the package aria2p, whose client is tried, is not installed")
     said = run(place, "--backend", "aria2", "--explain", server.url("/good/file.bin", size=SIZE))
     assert "rangefetch: file.bin: what limited its speed is not known\n" in said.stderr
 

@@ -37,6 +37,7 @@ NOTHING = {"lasted_us": 10 * S, "cpu_us": S, "disk_us": S, "paused_us": 0, "lane
         ({"lanes_aim": 1}, 100 * MIB, 16, "the server or the network: 1 connection reached 10.5 MB/s"),
         ({"growth_ended": True, "lanes_aim": 1}, 100 * MIB, 16, "more than 1 connection was no faster than"),
         ({}, 100 * MIB, 16, "the server or the network: 8 connections reached 10.5 MB/s"),
+        ({}, 100 << 10, 16, "the server or the network: 8 connections reached 10 kB/s"),
     ],
 )
 def test_what_took_most_of_the_time_is_named(

@@ -35,20 +35,24 @@ def explain(effort: Mapping[str, int], size_bytes: int, most_lanes: int) -> str:
     speed = size_bytes / lasted_us  # bytes per microsecond are megabytes per second
     limit = effort.get("limit", 0)
     if effort["paused_us"] > _MOST * lasted_us or (limit and speed * 1e6 > _NEARLY * limit):
-        return f"the configured limit ({speed:.1f} MB/s)"
+        return f"the configured limit ({_rate(speed)})"
     if effort["disk_us"] > _MOST * lasted_us:
         return f"the disk: {100 * effort['disk_us'] // lasted_us} % of the time went into writing"
     if effort["cpu_us"] > _BUSY * lasted_us:
         return f"this machine: the engine's thread was busy {100 * effort['cpu_us'] // lasted_us} % of the time"
     if effort["growth_ended"]:
         more = "more than 1 connection was" if lanes == 1 else f"more than {lanes} connections were"
-        return f"the server or the network: {more} no faster than {speed:.1f} MB/s"
+        return f"the server or the network: {more} no faster than {_rate(speed)}"
     if lanes >= most_lanes == 1:
-        words = f"the server or the network: the only connection allowed reached {speed:.1f} MB/s"
+        words = f"the server or the network: the only connection allowed reached {_rate(speed)}"
         return f"{words}; more may be allowed with -x and -s"
     if lanes >= most_lanes:
         return (
-            f"the server's limit per connection: {lanes} connections reached {speed / lanes:.1f} MB/s each; "
+            f"the server's limit per connection: {lanes} connections reached {_rate(speed / lanes)} each; "
             "more may be allowed with -x and -s"
         )
-    return f"the server or the network: {lanes} connection{'s' if lanes > 1 else ''} reached {speed:.1f} MB/s"
+    return f"the server or the network: {lanes} connection{'s' if lanes > 1 else ''} reached {_rate(speed)}"
+
+
+def _rate(megabytes_per_s: float) -> str:
+    return f"{megabytes_per_s:.1f} MB/s" if megabytes_per_s >= 0.1 else f"{1000 * megabytes_per_s:.0f} kB/s"
