@@ -87,6 +87,20 @@ def test_what_is_said_once_and_not_of_the_file_ends_nothing(
             assert manager.wait(gid, timeout=60).path.read_bytes() == content(SMALL)
 
 
+def test_what_is_not_http_may_be_the_rest_of_an_earlier_response(
+    server: MisbehavingServer, other_server: MisbehavingServer, tmp_path: Path
+) -> None:
+    fails(HttpStatusError, server.url("/status/first", code=404), tmp_path / "first")
+    fetch(server.url("/garbage/large", size=SIZE, times=1), tmp_path / "large")
+    assert (tmp_path / "large").read_bytes() == content(SIZE)
+    urls = [server.url(f"/garbage/{number}", size=SMALL, times=1) for number in range(3)]
+    for result in rangefetch.fetch_many(urls, tmp_path, retry_wait=0.001):
+        assert result.path.read_bytes() == content(SMALL)
+    # A host that has never answered does not speak HTTP.
+    fails(BadAnswer, other_server.url("/garbage/x"), tmp_path / "x")
+    assert len(other_server.requests) <= 2
+
+
 def test_the_tries_are_a_budget(server: MisbehavingServer, target: Path) -> None:
     error = fails(HttpStatusError, server.url("/status/x", code=503), target, max_tries=3)
     assert error.status == 503

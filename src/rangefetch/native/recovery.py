@@ -24,7 +24,7 @@ from rangefetch.transfer import governor
 from rangefetch.transfer.backend import Timer
 from rangefetch.transfer.comparison import Finding, Verdict
 from rangefetch.transfer.events import EngineEvent
-from rangefetch.transfer.failure import Curl, Failure, Fault
+from rangefetch.transfer.failure import Curl, Failure, Fault, is_not_http
 from rangefetch.transfer.offline import Offline
 from rangefetch.transfer.retry import AFTER_A_WAIT, NOT_NOW, ONCE_MORE, Kind
 from rangefetch.transfer.space import explain_full
@@ -183,7 +183,7 @@ class Recovery:
         return Failure.of(
             event,
             other_lanes=task.file.lanes_busy,
-            answered=source.answered or self._contradicts_itself(event, source),
+            answered=source.answered or self._contradicts_itself(event, source) or _follows_another(event),
             redirected=redirected,
             named_again=redirected and named_again,
             ranged=self.resort.asks_with_ranges,
@@ -599,3 +599,10 @@ class Recovery:
 
         self._wait(_Waits.NETWORK)
         self._task.offline.look(error, is_back, was_there, told=told)
+
+
+def _follows_another(event: EngineEvent) -> bool:
+    """Whether what was not HTTP is more likely the rest of an earlier response than all that the host can say. Some
+    scripts send more than their Content-Length, which arrives on the connection when the next request has been sent.
+    """
+    return not event.status and is_not_http(event) and governor.has_answered(event.host)

@@ -10,7 +10,7 @@ from rangefetch import records
 from rangefetch.net.manners import CLOSED, ENCODED, SILENT, UNSOUND
 from rangefetch.transfer.events import EngineEvent
 
-__all__ = ["TLS_CODES", "WANTS_CERTIFICATE", "Curl", "Failure", "Fault", "how_refused"]
+__all__ = ["TLS_CODES", "WANTS_CERTIFICATE", "Curl", "Failure", "Fault", "how_refused", "is_not_http"]
 
 
 class Fault(enum.IntEnum):
@@ -122,7 +122,7 @@ class Failure:
     def of(cls, event: EngineEvent, **known: Any) -> Failure:
         """Build a failure from the engine's event, with what else is ``known``."""
         return cls(
-            code=event.code,
+            code=Curl.WEIRD_SERVER_REPLY if is_not_http(event) else event.code,
             status=event.status,
             fault=Fault(event.fault),
             errno=event.errno,
@@ -136,6 +136,12 @@ class Failure:
             host=event.host,
             **known,
         )
+
+
+def is_not_http(event: EngineEvent) -> bool:
+    """Whether what the server sent is not HTTP. Some versions of libcurl report that as an unsupported protocol."""
+    is_09 = event.code == Curl.UNSUPPORTED_PROTOCOL and "HTTP/0.9" in event.text
+    return event.code == Curl.WEIRD_SERVER_REPLY or is_09
 
 
 TLS_CODES = frozenset(
