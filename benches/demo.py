@@ -30,7 +30,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rangefetch.checks import parse_size
-from rangefetch.cli.display import amount, clock
+from rangefetch.cli.display import amount, clock, counted
 from rangefetch.net import libcurl
 
 _HERE = Path(__file__).parent
@@ -278,7 +278,8 @@ class _Trouble:
 
     def _tell_the_end(self, facts: dict[str, Any]) -> None:
         resumed = f", {amount(facts['resumed'])} of which was already on disk" if facts["resumed"] else ""
-        retries = f"; {facts['retries']} transfers were retried" if facts["retries"] else ""
+        transfers = counted(facts["retries"], "transfer")
+        retries = f"; {transfers} {'was' if facts['retries'] == 1 else 'were'} retried" if facts["retries"] else ""
         self._line.log(f"Done: {amount(facts['size'])}{resumed}{retries}.")
 
     # -- what can go wrong --------------------------------------------------------------------------------------------
@@ -345,11 +346,13 @@ class _Trouble:
         self._start_fetcher()
 
     def _lie(self) -> None:
-        self._event(
-            f"Server lies for {_TROUBLE_S:.0f} s: every other response has wrong bytes, too few bytes, or is a refusal."
-        )
-        self._tell_server("lie")
-        self._after(self._be_honest)
+        if self._server is not None:
+            self._event(
+                f"Server lies for {_TROUBLE_S:.0f} s: every other response has wrong bytes, too few bytes, or is a "
+                "refusal."
+            )
+            self._tell_server("lie")
+            self._after(self._be_honest)
 
     def _be_honest(self) -> None:
         self._tell_server("be honest")

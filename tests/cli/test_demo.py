@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +43,20 @@ def test_a_demo_for_which_the_disk_is_too_small_says_so(tmp_path: Path) -> None:
     done = demo(tmp_path, "--size", "200T")
     assert (done.returncode, done.stdout) == (1, "")
     assert " free; try --size 64M, or another --dir" in done.stderr
+
+
+def test_the_demo_says_nothing_of_a_server_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trouble = runpy.run_path(str(DEMO))["_Trouble"](argparse.Namespace(quiet_life=True), tmp_path, tmp_path)
+    for key in "csl":
+        trouble._press(key)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_demo_counts_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trouble = runpy.run_path(str(DEMO))["_Trouble"](argparse.Namespace(quiet_life=True), tmp_path, tmp_path)
+    for retries in (0, 1, 2):
+        trouble._tell_the_end({"size": 1, "resumed": 0, "retries": retries})
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["Done: 1 B.", "Done: 1 B; 1 transfer was retried.", "Done: 1 B; 2 transfers were retried."]
