@@ -10,7 +10,7 @@ import pytest
 
 import rangefetch
 from rangefetch import DownloadManager
-from rangefetch.errors import DownloadError, HttpStatusError
+from rangefetch.errors import BadAnswer, DownloadError, HttpStatusError
 from rangefetch.transfer.samples import SAMPLE_BYTES
 from servers.content import etag
 from servers.directed import Valve
@@ -309,13 +309,30 @@ def test_a_stream_takes_from_a_mirror_only_the_version_that_was_compared(
         assert remote.read() == content(LARGE)
 
 
+@pytest.mark.parametrize("kind", ["strong", "weak", "none"])
 def test_where_the_url_is_gone_in_the_end_the_result_says_that_mirrors_have_sent_some_of_it(
-    server: MisbehavingServer, other_server: MisbehavingServer, target: Path
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, kind: str
 ) -> None:
-    url = server.url("/script/x", size=LARGE, steps="slow:rate=8M", then="status:code=404")
+    url = server.url("/script/x", size=LARGE, steps="slow:rate=8M", then="status:code=404", etag=kind)
     mirror = other_server.url("/good/x", size=LARGE)
     result = fetch(url, target, mirrors=[mirror], max_connection_per_server=1)
     assert target.read_bytes() == content(LARGE)
+    assert result.identity == "mirrors"
+
+
+@pytest.mark.parametrize("framing", ["close", "length", "chunked"])
+def test_a_url_that_only_sends_too_much_is_not_believed_because_a_mirror_has_helped(
+    server: MisbehavingServer, other_server: MisbehavingServer, target: Path, framing: str
+) -> None:
+    url = server.url("/script/x", size=SIZE, steps="good", then=f"overflow:framing={framing}", etag="none")
+    mirror = other_server.url("/good/x", size=SIZE)
+    with pytest.raises(BadAnswer, match="more bytes than it announced"):
+        # Its tries last until the mirror has sent the rest.
+        fetch(url, target, mirrors=[mirror], max_connection_per_server=1, max_tries=100)
+    assert saved_bytes(target) == SIZE
+    # Where its tries are used up, mirrors alone decide.
+    result = fetch(url, target.with_name("other"), mirrors=[mirror], max_connection_per_server=1, max_tries=1)
+    assert result.path.read_bytes() == content(SIZE)
     assert result.identity == "mirrors"
 
 

@@ -138,7 +138,7 @@ class Comparing:
             _log.warning("%s: %s; %s", task.shown_url, finding.reason, words)
             self._check_identity()
         else:
-            self._not_compared(finding)
+            self._not_compared(self._judge, finding)
 
     def does_without_offers(self) -> bool:
         """Called if the digest is wrong: if some of the file may be from mirrors that the user has not named, start
@@ -168,6 +168,7 @@ class Comparing:
             if (
                 source.answered
                 and number not in self._checked
+                and not (number == URL and task.mirroring.url_given_up)
                 and must_compare_before_publishing(
                     source.identity, responses=parts, checksum=bool(task.verification.checksum)
                 )
@@ -229,18 +230,26 @@ class Comparing:
             self._checked.add(number)
             self._check_identity()
         else:
-            self._not_compared(finding)
+            self._not_compared(number, finding)
 
-    def _not_compared(self, finding: Finding) -> None:
-        """Handle a deciding source that could not be asked for samples: raise its error, keeping the data, or start
-        over with a single stream.
+    def _not_compared(self, number: int, finding: Finding) -> None:
+        """Handle a deciding source that could not be asked for samples: start over with a single stream, if it answers
+        a plain request with a file of this size. Otherwise raise its error, keeping the data.
         """
         task = self._task
-        if not isinstance(finding.error, BadAnswer):
-            raise finding.error or ContentChanged(
-                f"could not check whether the remote file has changed: {finding.reason}", url=task.shown_url
-            )
-        task.recovery.ask_plainly(f"it could not be compared: {finding.reason}")
+        error = finding.error or ContentChanged(
+            f"could not check whether the remote file has changed: {finding.reason}", url=task.shown_url
+        )
+        if not isinstance(error, BadAnswer):
+            raise error
+
+        def asked(is_served: bool) -> None:
+            if not is_served:
+                raise error
+            task.recovery.ask_plainly(f"it could not be compared: {finding.reason}")
+
+        source = task.sources[number]
+        task.recovery.resort.ask(source, source.host, asked)
 
     def basis(self) -> Basis:
         """How the bytes were shown to belong to one version of the file at the URL."""

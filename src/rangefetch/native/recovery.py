@@ -403,7 +403,7 @@ class Recovery:
                 then(is_served)
 
         self._wait(_Waits.PLAIN_REQUEST)
-        self.resort.ask(failure, asked)
+        self.resort.ask(self._task.sources[failure.source], self._task.host_of(failure), asked)
 
     def _go_on(self) -> None:
         self._wait(_Waits.NOTHING)

@@ -21,6 +21,7 @@ from rangefetch.transfer.retry import Kind
 
 if TYPE_CHECKING:
     from rangefetch.native.task import NativeTask
+    from rangefetch.net.sources import Source
 
 __all__ = ["LastResort"]
 
@@ -149,16 +150,17 @@ class LastResort:
         """Whether a plain request was answered, and the ranges still fail."""
         return self._served_in_row
 
-    def ask(self, failure: Failure, then: Callable[[bool], None]) -> None:
-        """Send a plain request beside the file, and call ``then`` with whether it was answered."""
+    def ask(self, source: Source, host: str, then: Callable[[bool], None]) -> None:
+        """Send a plain request beside the file, and call ``then`` with whether it was answered with a file of the same
+        size. ``host``: the one that failed.
+        """
         task = self._task
-        source = task.sources[failure.source]
 
         def answered(finding: Finding) -> None:
             self._served_in_row = finding.verdict is Verdict.SAME
             how = finding.error.status if isinstance(finding.error, HttpStatusError) else 0
             if how:
-                task.backend.manners.refused_plainly(task.host_of(failure), how)
+                task.backend.manners.refused_plainly(host, how)
             if not self._served_in_row:
                 _log.debug("%s: without a range: %s", task.shown_url, finding.reason)
             then(self._served_in_row)
