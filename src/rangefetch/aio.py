@@ -30,7 +30,7 @@ from rangefetch.bulk import OnResult
 from rangefetch.checks import Url, check_function
 from rangefetch.downloads import destination_of
 from rangefetch.errors import DownloadError, WaitTimeout
-from rangefetch.eventloops import audience_of, in_thread, threads
+from rangefetch.eventloops import audience_of, in_thread, in_thread_or_undone
 from rangefetch.flowing import Flowing, Stop
 from rangefetch.items import Item
 from rangefetch.iterating import WINDOW, Fetched
@@ -103,7 +103,11 @@ class DownloadManager:
         await in_thread(self._manager.stop)
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        if not self.is_started:
+            # After a cancellation, nobody would call __aexit__.
+            await in_thread_or_undone(self._manager.start, lambda _: self._manager.stop())
+        else:
+            await self.start()
         return self
 
     async def __aexit__(
@@ -238,12 +242,19 @@ class DownloadManager:
                     await self._rests(download)
         return destination_of(download)
 
-    async def _submit(self, url: Url, options: DownloadOptions | Mapping[str, Any] | None) -> Download:
+    async def _submit(
+        self,
+        url: Url,
+        options: DownloadOptions | Mapping[str, Any] | None,
+        leave: Callable[[Download], object] = lambda _: None,
+    ) -> Download:
+        """Add a URL to the queue. If the task is cancelled meanwhile, call ``leave`` in a thread."""
         _, checked = self._downloads.defaults.check(url, options)
         await self._start_by_itself()
+        submit = functools.partial(self._downloads.submit, url, options)
         if checked.expected_size:  # this asks the file system for free space, which may block
-            return await in_thread(self._downloads.submit, url, options)
-        return self._downloads.submit(url, options)
+            return await in_thread_or_undone(submit, leave)
+        return submit()
 
     async def _rests(self, download: Download) -> None:
         async for _ in self._moves(download, None):
@@ -258,7 +269,7 @@ class DownloadManager:
         leave: Callable[[Download], None],
     ) -> DownloadResult:
         """Submit a URL and wait for it. If the task is cancelled or a callback raises, call ``leave`` in a thread."""
-        download = await self._submit(url, options)
+        download = await self._submit(url, options, leave)
         loop = asyncio.get_running_loop()
         # If the event loop is closed without cancelling its tasks, nobody waits for the download any more.
         download.is_wanted = lambda: not loop.is_closed()
@@ -333,13 +344,7 @@ async def fetch(
 
 async def head(url: Url, **options: Unpack[CommonOptions]) -> FileInfo:
     """``rangefetch.head`` as a coroutine. If the task is cancelled, the request is stopped."""
-    opening = asyncio.get_running_loop().run_in_executor(await threads(), Question, url, options)
-    try:
-        question = await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        # The thread still opens it, so it must be closed.
-        await in_thread((await opening).close)
-        raise
+    question = await in_thread_or_undone(functools.partial(Question, url, options), Question.close)
     try:
         async for _ in DownloadManager.of(shared.get_download_manager())._moves(question.download, None):
             pass
@@ -388,7 +393,7 @@ async def fetch_many(
     check_function(on_result, "on_result")
     loop = asyncio.get_running_loop()
     stopped = threading.Event()
-    mistakes: list[Exception] = []  # exceptions raised by on_progress
+    mistakes: list[BaseException] = []  # exceptions raised by on_progress
 
     def report(progress: DownloadProgress) -> None:
         if stopped.is_set() or loop.is_closed():
@@ -399,7 +404,7 @@ async def fetch_many(
         if on_progress is not None and not stopped.is_set():
             try:
                 on_progress(progress)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 mistakes.append(error)
                 stopped.set()
 

@@ -8,13 +8,13 @@ import functools
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from rangefetch.importing import after_fork
 from rangefetch.transfer.download import Download
 
-__all__ = ["audience_of", "in_thread", "threads"]
+__all__ = ["audience_of", "in_thread", "in_thread_or_undone", "threads"]
 
 _MOST_THREADS = 8
 
@@ -30,6 +30,26 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     """
     call = functools.partial(function, *args, **kwargs)
     return await asyncio.shield(asyncio.get_running_loop().run_in_executor(await threads(), call))
+
+
+async def in_thread_or_undone(function: Callable[[], T], undo: Callable[[T], object]) -> T:
+    """``in_thread`` for a call whose result somebody must look after: if the awaiting task is cancelled, nobody has it,
+    so ``undo`` is called with it, in a thread, before the cancellation goes on.
+    """
+    pool = await threads()
+    call = pool.submit(function)
+    try:
+        return await asyncio.shield(asyncio.wrap_future(call))
+    except asyncio.CancelledError:
+        # At once, so that a second cancellation does not prevent it.
+        if not call.cancel():
+            await asyncio.shield(asyncio.wrap_future(pool.submit(_undo, call, undo)))
+        raise
+
+
+def _undo(call: Future[T], undo: Callable[[T], object]) -> None:
+    if call.exception() is None:
+        undo(call.result())
 
 
 async def threads() -> ThreadPoolExecutor:

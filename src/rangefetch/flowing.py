@@ -90,7 +90,9 @@ class Flowing:
                 while len(self._given) >= self._window:
                     self._room.clear()
                     await self._room.wait()
-        except Exception as error:  # raised by the caller's iterable; the iterator passes it on to the caller
+        # Raised by the caller's iterable, as may be the cancellation of something that it has awaited; the iterator
+        # passes it on to the caller.
+        except (Exception, asyncio.CancelledError) as error:
             self._given.append(_Raised(error))
         else:
             self._given.append(iterating.NOTHING_MORE)
@@ -100,7 +102,7 @@ class Flowing:
         if self._on_progress is not None and not self._stopped.is_set():
             try:
                 self._on_progress(progress)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 self._results.put_nowait(error)
 
     # -- in the thread ------------------------------------------------------------------------------------------
@@ -150,5 +152,5 @@ class Flowing:
 class _Raised:
     """An exception raised by the asynchronous iterable, on its way to the fetching thread."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error

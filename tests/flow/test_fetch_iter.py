@@ -275,17 +275,21 @@ def test_a_source_that_has_nothing_yet_holds_up_no_results(server: MisbehavingSe
     asyncio.run(main())
 
 
-def test_what_an_asynchronous_iterable_raises_reaches_the_caller(server: MisbehavingServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [KeyError("mine"), asyncio.CancelledError("mine")], ids=["error", "cancellation"])
+def test_what_an_asynchronous_iterable_raises_reaches_the_caller(
+    server: MisbehavingServer, tmp_path: Path, error: BaseException
+) -> None:
     async def given() -> AsyncIterator[str]:
         yield url_of(server, 1)
-        raise KeyError("mine")
+        raise error
 
     async def main() -> None:
-        async for _ in aio.fetch_iter(given(), tmp_path, **QUICK):
-            pass
+        async with asyncio.timeout(60):
+            with pytest.raises(type(error), match="mine"):
+                async for _ in aio.fetch_iter(given(), tmp_path, **QUICK):
+                    pass
 
-    with pytest.raises(KeyError, match="mine"):
-        asyncio.run(main())
+    asyncio.run(main())
 
 
 def test_cancelling_the_task_stops_and_saves(

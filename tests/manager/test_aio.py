@@ -15,6 +15,7 @@ import pytest
 
 from rangefetch import DownloadManager as BlockingManager
 from rangefetch import DownloadProgress, DownloadStatus, aio, get_download_manager
+from rangefetch.downloads import Downloads
 from rangefetch.errors import Cancelled, DownloadError, HttpStatusError
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
@@ -226,6 +227,93 @@ def test_cancelling_who_owns_a_download_pauses_and_saves_it(
     assert target.read_bytes() == content(SIZE)
 
 
+def _hold(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> tuple[threading.Event, threading.Event]:
+    """Let a method wait after it has done its work. Returns an event that is set then, and one that lets it return."""
+    done, may_return = threading.Event(), threading.Event()
+    method = getattr(owner, name)
+
+    def held(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
+        done.set()
+        assert may_return.wait(60)
+        return result
+
+    monkeypatch.setattr(owner, name, held)
+    return done, may_return
+
+
+async def _cancel_meanwhile(task: "asyncio.Task[Any]", done: threading.Event, may_return: threading.Event) -> None:
+    """Cancel a task, twice, while a call that was held is being made for it."""
+
+    async def is_done() -> bool:
+        return done.is_set()
+
+    await until(is_done)
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    may_return.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("how", ["fetch", "download_and_wait"])
+def test_a_task_that_is_cancelled_while_its_download_is_added_leaves_none_at_work(
+    server: MisbehavingServer, valve: Valve, target: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    url = server.url("/valve/x", size=SIZE)
+    held = _hold(monkeypatch, Downloads, "submit")
+
+    async def main() -> None:
+        manager = aio.DownloadManager.of(get_download_manager())
+        known = {each.gid for each in await manager.list_downloads()}
+        options = into(target, expected_size=SIZE)
+        await _cancel_meanwhile(
+            asyncio.create_task(
+                aio.fetch(url, target, expected_size=SIZE, **QUICK)
+                if how == "fetch"
+                else manager.download_and_wait(url, options)
+            ),
+            *held,
+        )
+
+        async def left() -> list[DownloadProgress]:
+            return [each for each in await manager.list_downloads() if each.gid not in known]
+
+        async def is_over() -> bool:
+            statuses = {each.status for each in await left()}
+            return statuses == (set() if how == "fetch" else {DownloadStatus.PAUSED})
+
+        await until(is_over)
+        for each in await left():
+            await manager.cancel(each.gid, remove_files=True)
+
+    run(main)
+    server.wait_idle()
+
+
+def test_a_with_block_that_is_cancelled_while_it_begins_leaves_no_manager_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = _hold(monkeypatch, BlockingManager, "start")
+
+    async def main() -> None:
+        manager = aio.DownloadManager()
+
+        async def begin() -> None:
+            async with manager:
+                raise AssertionError("it was cancelled before")
+
+        async def has_stopped() -> bool:
+            return not manager.is_started
+
+        await _cancel_meanwhile(asyncio.create_task(begin()), *held)
+        await until(has_stopped)
+
+    run(main)
+
+
 def test_a_hundred_cancelled_fetches_leave_nothing_behind(
     server: MisbehavingServer, valve: Valve, target: Path
 ) -> None:
@@ -415,6 +503,19 @@ def test_results_of_many_are_told_on_the_loop_as_they_come(
     run(main)
     assert told[-1][0] == 0
     assert caplog.text.count("on_result failed") == len(urls)
+
+
+def test_a_cancellation_that_on_progress_raises_ends_many_and_is_raised(
+    server: MisbehavingServer, valve: Valve, target: Path
+) -> None:
+    def on_progress(_: DownloadProgress) -> None:
+        raise asyncio.CancelledError("mine")
+
+    async def main() -> None:
+        with pytest.raises(asyncio.CancelledError, match="mine"):
+            await aio.fetch_many([server.url("/valve/x", size=SIZE)], target.parent, on_progress=on_progress, **QUICK)
+
+    run(main)
 
 
 def test_cancelling_who_fetches_many_pauses_and_saves_them(
