@@ -62,7 +62,9 @@ class DownloadManager:
     ``start`` is called; the process's own manager always accepts them.
 
     Methods raise ``KeyError`` for an unknown gid. They can be called in any state of a download, and have no effect
-    when there is nothing to do.
+    when there is nothing to do. They can be called from any thread, but not in a signal handler or a ``__del__``, which
+    may have interrupted another of them in the same thread and would wait for it: raise an exception there, or let a
+    new thread call them.
     """
 
     def __init__(
