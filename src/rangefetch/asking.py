@@ -41,7 +41,7 @@ class Question:
             raise LocalError("head requires the native engine", url=mask_url(self.url))
         self.download = Download(self.url, checked)
         self.download.asks = True
-        self._sink = self.download.sink = Nowhere()
+        self._sink = self.download.sink = Nowhere(self.url)
         self.downloads.begin(self.download)
 
     def answer(self, timeout: float | None = None) -> FileInfo:

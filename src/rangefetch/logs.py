@@ -22,7 +22,7 @@ _DEBUG, _INFO, _WARNING, _ERROR = 10, 20, 30, 40
 
 class _Log:
     """Passes lines to the logger ``rangefetch``. An exception in a handler or filter is printed and not propagated, as
-    ``logging`` itself does for errors in its own handlers.
+    ``logging`` itself does for errors in its own handlers. Nor is one that keeps ``logging`` from being imported.
     """
 
     def __init__(self) -> None:
@@ -64,24 +64,25 @@ class _Log:
 
     def _log(self, level: int, message: str, args: tuple[object, ...], *, with_traceback: bool = False) -> None:
         # A program that has not imported logging cannot have enabled levels below warning.
-        if (level < _WARNING and "logging" not in sys.modules) or not self.logger.isEnabledFor(level):
+        if level < _WARNING and "logging" not in sys.modules:
             return
         try:
-            # The caller is two frames up from here.
-            self.logger.log(level, message, *args, exc_info=with_traceback, stacklevel=3)
+            if self.logger.isEnabledFor(level):
+                # The caller is two frames up from here.
+                self.logger.log(level, message, *args, exc_info=with_traceback, stacklevel=3)
         except Exception:
-            self._say_what_a_handler_raised()
+            self._say_what_was_raised()
 
-    def _say_what_a_handler_raised(self) -> None:
-        with no_fork:
-            import logging
-            import traceback
+    def _say_what_was_raised(self) -> None:
+        try:
+            with no_fork:
+                import logging
+                import traceback
 
-        if logging.raiseExceptions and sys.stderr is not None:
-            try:
+            if logging.raiseExceptions and sys.stderr is not None:
                 traceback.print_exc(file=sys.stderr)
-            except Exception:
-                return  # stderr is closed
+        except Exception:
+            return  # stderr is closed, or no descriptor is left to import these
 
 
 log = _Log()

@@ -517,6 +517,9 @@ class Queue:
             self._of_robots.add(download.gid)
             download.watch(functools.partial(self._robots_move, origin))
             self.register.entries[download.gid] = download
+            if download.status is DownloadStatus.ERROR:
+                self._robots_move(origin, download)
+                continue
             self._take_place(download, stream=True)
             self._begin([download])
 

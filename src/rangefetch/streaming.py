@@ -43,7 +43,7 @@ class RemoteFile(io.RawIOBase):
         self._downloads = downloads
         self._position = 0
         self._given_back = 0
-        self._sink = Sink("stream")
+        self._sink = Sink("stream", url)
         self._hash = checksum.new(options.checksum.partition("=")[0]) if options.checksum else None
         self._download = Download(url, options)
         self._download.sink = self._sink
@@ -181,8 +181,8 @@ def stream(url: Url, **options: Unpack[StreamOptions]) -> io.BufferedReader:
     been read, the stream can be continued after a failure only if size and strong ETag are still the same; otherwise
     reading raises ``ContentChanged``.
 
-    Raises ``ValueError`` or ``TypeError`` for bad options, and ``LocalError`` if the native engine cannot run. Reading
-    raises the ``DownloadError`` of a failed download.
+    Raises ``ValueError`` or ``TypeError`` for bad options, ``LocalError`` if the native engine cannot run, and
+    ``DiskError`` if no temporary file can be made. Reading raises the ``DownloadError`` of a failed download.
     """
     checked = DownloadOptions.of(options)
     for name in ("save_dir", "filename"):

@@ -26,7 +26,8 @@ from rangefetch.transfer import keeping, lifecycle, proving, saving, task
 from servers.directed import Valve
 from servers.misbehaving import MisbehavingServer, content
 from servers.tls import Certificates
-from support.downloads import QUICK, downloaded, fails, fetch
+from support import children
+from support.downloads import QUICK, SMALL, downloaded, fails, fetch
 from support.files import MIB, names
 from support.waiting import AT_ONCE, until
 
@@ -488,3 +489,26 @@ def test_a_last_range_that_never_comes_is_tried_no_oftener_by_eight_connections_
     # Each try may be hedged, and the first one may have been for a longer range.
     assert tries <= len(asked) <= 2 * (tries + 1)
     assert names(target.parent) == ["file.bin.part", "file.bin.part.json"]
+
+
+@pytest.mark.parametrize("descriptors", range(9, 14))
+def test_where_too_few_descriptors_are_left_to_import_modules_a_stream_ends(
+    server: MisbehavingServer, descriptors: int
+) -> None:
+    child = children.run(
+        """
+        import resource, sys
+        import rangefetch
+        from rangefetch import stream
+        from rangefetch.errors import DownloadError
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
+        try:
+            print(len(stream(sys.argv[1]).read()))
+        except DownloadError as error:
+            print(type(error).__name__)
+        """,
+        server.url("/good/x", size=SMALL),
+        descriptors,
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.strip() in (str(SMALL), "DiskError", "LocalError"), child.stderr

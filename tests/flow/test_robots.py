@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from rangefetch import DownloadManager, DownloadResult, fetch, fetch_iter, fetch_many, stream
-from rangefetch.errors import ConnectionFailed, HttpStatusError, LocalError, RobotsRefused
+from rangefetch.errors import ConnectionFailed, DiskError, HttpStatusError, LocalError, RobotsRefused
 from servers.misbehaving import refused_port
 from servers.robots import BODY, RobotsServer
 from support.waiting import until
@@ -62,6 +64,23 @@ def test_what_is_allowed_is_fetched_and_what_is_not_is_not_asked_for(
         assert not {"/private/x", "/a.zip"} & set(server.paths)
         assert server.paths[0] == "/robots.txt"
         assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_without_a_temporary_file_for_the_rules_every_download_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Callable[[str, Path], bytes]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with RobotsServer(RULES) as server:
+        for path in ("a", "b"):
+            with pytest.raises(DiskError, match="a temporary file could not be made: No such file") as caught:
+                way(server.url(path), tmp_path)
+            assert caught.value.url == server.url(path)
+            assert caught.value.errno == errno.ENOENT
+        urls = [server.url(str(number)) for number in range(20)]
+        outcomes = fetch_many(urls, tmp_path, on_error="return", **QUICK)
+        assert {type(each) for each in outcomes} == {DiskError}
+        assert server.paths == []
 
 
 def test_the_rules_of_an_origin_are_fetched_once(tmp_path: Path) -> None:

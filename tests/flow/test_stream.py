@@ -292,6 +292,16 @@ def test_a_disk_without_room_for_the_window_is_a_clear_error(
     assert names(small_disk) == []
 
 
+def test_without_a_directory_for_temporary_files_it_is_an_error_of_the_disk(
+    server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(DiskError, match="a temporary file could not be made: No such file") as caught:
+        stream(server.url("/good/x").replace("://", "://me:hidden@"))
+    assert "hidden" not in str(caught.value)
+    assert server.requests == []
+
+
 def test_a_file_larger_than_the_disk_is_read_where_the_window_fits(
     server: MisbehavingServer, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,11 @@
 """The package's log: a handler that raises disturbs nothing else, and lines name the function that logged them."""
 
 import logging
+import sys
 
 import pytest
 
-from rangefetch.logs import log
+from rangefetch.logs import _Log, log
 
 
 class _Raises(logging.Handler):
@@ -20,6 +21,16 @@ def test_a_handler_that_raises_reaches_nobody_else(capsys: pytest.CaptureFixture
     finally:
         log.logger.removeHandler(handler)
     assert "the handler is broken" in capsys.readouterr().err
+
+
+def test_where_logging_cannot_be_imported_a_line_is_lost_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "logging", None)  # an import raises ImportError
+    other = _Log()
+    other.warning("a line")
+    try:
+        raise ValueError("what happened")
+    except ValueError:
+        other.exception("it failed")
 
 
 def test_a_line_names_its_caller(caplog: pytest.LogCaptureFixture) -> None:

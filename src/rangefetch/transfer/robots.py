@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from rangefetch.disk import system
-from rangefetch.errors import DownloadError, HttpStatusError, LocalError, RobotsRefused
+from rangefetch.errors import DiskError, DownloadError, HttpStatusError, LocalError, RobotsRefused
 from rangefetch.masking import mask_url
 from rangefetch.options import DownloadOptions
+from rangefetch.progress import DownloadStatus
 from rangefetch.transfer.download import Download
 from rangefetch.transfer.sink import Sink
 
@@ -56,7 +57,8 @@ class Rules:
             words = f"robots.txt could not be fetched, so nothing may be downloaded from there: {error.reason}"
             if isinstance(error, LocalError):
                 words = error.reason
-            return type(error)(words, url=shown, status=error.status, tried=error.tried)
+            errno = (error.errno or 0) if isinstance(error, DiskError) else 0
+            return type(error)(words, url=shown, status=error.status, tried=error.tried, errno=errno)
         if self._parsed is not None and not self._parsed.can_fetch(url, options.user_agent):
             return RobotsRefused("the server's robots.txt does not allow it", url=shown)
         return None
@@ -117,9 +119,8 @@ class Robots:
             self._to_be_fetched.append((origin, options))
 
     def next_to_fetch(self) -> tuple[str, Download] | None:
-        """The next origin whose rules are to be fetched, with the download for that.
-
-        Raises ``OSError`` if no temporary file can be made.
+        """The next origin whose rules are to be fetched, with the download for that. It has failed already if no
+        temporary file could be made.
         """
         if not self._to_be_fetched or self._fetched_count >= _MOST_AT_ONCE:
             return None
@@ -128,7 +129,10 @@ class Robots:
         plain = {"robots": False, "mirrors": (), "use_github_mirror": False, "refresh_url": None, "checksum": ""}
         sizes = {"expected_size": 0, "max_file_size": _LARGEST_FILE_BYTES, "file_allocation": "none", "decode": False}
         download = Download(f"{origin}/robots.txt", DownloadOptions.of(options, **plain, **sizes, filename=""))
-        download.sink = Sink("robots.txt")
+        try:
+            download.sink = Sink("robots.txt", download.url)
+        except DiskError as error:
+            download.move(DownloadStatus.ERROR, error=error)
         return origin, download
 
     def has_come(self, origin: str, download: Download) -> list[Wanted]:

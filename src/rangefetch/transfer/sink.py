@@ -6,7 +6,9 @@ the answer that they come from was checked, and the version that it has begun to
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from rangefetch import records
 from rangefetch.disk import system
 from rangefetch.disk.parts import Part
 from rangefetch.disk.target import Target
-from rangefetch.errors import ContentChanged
+from rangefetch.errors import ContentChanged, DiskError
 from rangefetch.identity import Identity, Strength
 from rangefetch.masking import mask_url
 
@@ -35,8 +37,10 @@ class Sink(Target):
     keeps_state = False
     window_bytes = _WINDOW_BYTES
 
-    def __init__(self, filename: str) -> None:
-        fd, path = system.open_temporary()
+    def __init__(self, filename: str, url: str) -> None:
+        """Make the temporary file. Raises ``DiskError``, with ``url``."""
+        with _failing_for(url, "a temporary file could not be made"):
+            fd, path = system.open_temporary()
         super().__init__(Part(fd, path, marked=True), path.with_name(filename))
         self.read_url = ""
         self.read_identity = Identity()
@@ -89,11 +93,23 @@ class Sink(Target):
             os.close(fd)
 
 
+@contextlib.contextmanager
+def _failing_for(url: str, words: str) -> Iterator[None]:
+    """Turn an ``OSError`` into a ``DiskError`` of the download from ``url``."""
+    try:
+        yield
+    except OSError as error:
+        words = f"{words}: {error.strerror or error}"
+        raise DiskError(words, errno=error.errno or 0, url=mask_url(url)) from error
+
+
 class Nowhere(Sink):
     """Takes no bytes: for a download that only asks about a file."""
 
-    def __init__(self) -> None:
-        fd = system.open_file(os.devnull, os.O_RDWR)
+    def __init__(self, url: str) -> None:
+        """Raises ``DiskError``, with ``url``."""
+        with _failing_for(url, f"{os.devnull} could not be opened"):
+            fd = system.open_file(os.devnull, os.O_RDWR)
         Target.__init__(self, Part(fd, Path(os.devnull), marked=True), None)
         self.read_url = ""
         self.read_identity = Identity()
