@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from flow.children import child, run_child
-from rangefetch import DownloadManager, DownloadStatus
+from rangefetch import DownloadManager, DownloadStatus, fetch_many
 from rangefetch.disk import state
 from rangefetch.errors import BadAnswer, DiskError, DownloadError, HttpStatusError, LocalError, TimedOut
 from rangefetch.manager import downloads_of
 from rangefetch.native import answering, comparing, starting
+from rangefetch.native.backend import NativeBackend
+from rangefetch.native.preparing import Preparing
 from rangefetch.native.recovery import Recovery
 from rangefetch.native.task import NativeTask
 from rangefetch.transfer import keeping, lifecycle, proving, saving, task
@@ -237,6 +239,26 @@ def test_an_error_in_any_step_ends_that_download_and_no_other(
     with pytest.raises(LocalError, match="a fault of ours"):
         downloads_of(manager).wait_for(victim, 20)
     manager.wait(other, 30)
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [(Preparing, "_profile_for"), (Preparing, "_keep"), (Preparing, "_fetch"), (NativeBackend, "work")],
+    ids=["_profile_for", "_keep", "_fetch", "work"],
+)
+def test_an_error_while_small_files_are_prepared_together_keeps_none_waiting(
+    server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    urls = [server.url(f"/good/{number}", size=1000) for number in range(20)]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, broken)
+        failed = fetch_many(urls, tmp_path, on_error="return", **QUICK)
+        assert [type(each) for each in failed] == [LocalError] * len(urls)
+        assert "a fault of ours" in str(failed[-1])
+    assert [each.size for each in fetch_many(urls, tmp_path, **QUICK)] == [1000] * len(urls)
 
 
 @pytest.mark.keeps_memory

@@ -14,7 +14,7 @@ from rangefetch.native.directories import Directories, Directory
 from rangefetch.net.proxies import VARIABLES
 from rangefetch.net.sources import Source
 from rangefetch.options import DownloadOptions
-from rangefetch.transfer.guarding import guarded
+from rangefetch.transfer.guarding import guarded, guarded_together
 
 if TYPE_CHECKING:
     from rangefetch._engine import Profile
@@ -82,8 +82,11 @@ class Preparing:
 
     def _prepare_alike(self, alike: list[Small]) -> None:
         """Prepare files that share a directory, and an origin that is asked in the same manner."""
-        if not alike:
-            return
+        with guarded_together(alike):
+            if alike:
+                self._look_for_what_is_ready(alike)
+
+    def _look_for_what_is_ready(self, alike: list[Small]) -> None:
         options, url = alike[0].options, alike[0].download.url
         path, origin = os.fspath(options.save_dir), url[: url.find("/", 8)]
         profile = self._profile_for(options, origin)
@@ -97,18 +100,22 @@ class Preparing:
         waiting += alike
         if len(waiting) == len(alike):
             opened = directory.use() if directory is not None else None
-            self._backend.work(
-                alike[0],
-                lambda: (opened or Directory(path), profile or self._backend.profile(options, Source(url))),
-                functools.partial(self._is_prepared, key, opened),
-            )
+            try:
+                self._backend.work(
+                    alike[0],
+                    lambda: (opened or Directory(path), profile or self._backend.profile(options, Source(url))),
+                    functools.partial(self._is_prepared, key, opened),
+                )
+            except BaseException:
+                del self._waiting[key]  # or files that come later would wait for it as well
+                raise
         if directory is not None:
             directory.release()
 
     def _is_prepared(
         self, key: tuple[object, ...], opened: Directory | None, outcome: Outcome[tuple[Directory, Profile]]
     ) -> None:
-        waiting, now_s = self._waiting.pop(key), self._backend.now_s()
+        waiting = self._waiting.pop(key)
         error = outcome.exception()
         if error is not None:
             if opened is not None:
@@ -116,15 +123,23 @@ class Preparing:
             for each in waiting:
                 guarded(each, each.not_prepared, error)
             return
-        directory, profile = outcome.result()
+        with guarded_together(waiting):
+            self._fetch_those_that_waited(waiting, opened, *outcome.result())
+
+    def _fetch_those_that_waited(
+        self, waiting: Sequence[Small], opened: Directory | None, directory: Directory, profile: Profile
+    ) -> None:
+        now_s = self._backend.now_s()
         options, url = waiting[0].options, waiting[0].download.url
         if not (options.cookies or options.netrc or options.bearer_file):
             self._keep(options, url[: url.find("/", 8)], profile)
-        self._fetch(waiting, directory, profile)
-        if opened is None:
-            self._directories.put(os.fspath(options.save_dir), directory, now_s)
-        else:
-            opened.release()
+        try:
+            self._fetch(waiting, directory, profile)
+        finally:
+            if opened is None:
+                self._directories.put(os.fspath(options.save_dir), directory, now_s)
+            else:
+                opened.release()
 
     def _fetch(self, alike: Sequence[Small], directory: Directory, profile: Profile) -> None:
         self._fetch_alike(alike, directory.use(len(alike)), profile)

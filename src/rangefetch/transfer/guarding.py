@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, ParamSpec, Protocol
 
 from rangefetch.errors import DiskError, DownloadError, LocalError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rangefetch.options import DownloadOptions
     from rangefetch.transfer.download import Download
 
-__all__ = ["Work", "guarded", "internal_error", "safely", "went_wrong", "what_the_machine_lacks"]
+__all__ = ["Work", "guarded", "guarded_together", "internal_error", "safely", "went_wrong", "what_the_machine_lacks"]
 
 P = ParamSpec("P")
 
@@ -72,6 +73,16 @@ def guarded(owner: Work, step: Callable[P, object], *args: P.args, **keywords: P
         step(*args, **keywords)
     except BaseException as error:  # SystemExit too: a download must not end the thread
         went_wrong(owner, error)
+
+
+@contextlib.contextmanager
+def guarded_together(owners: Iterable[Work]) -> Iterator[None]:
+    """A step of several downloads; an exception ends all of them, and does not leave the body."""
+    try:
+        yield
+    except BaseException as error:
+        for owner in owners:
+            went_wrong(owner, error)
 
 
 def went_wrong(owner: Work, error: BaseException) -> None:
