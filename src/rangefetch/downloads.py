@@ -169,6 +169,7 @@ class Downloads:
 
     def limit(self, bytes_per_s: int | str) -> None:
         """Limit all downloads together to this many bytes per second, from now on (0: no limit)."""
+        self.must_be_ours()
         self._limit = parse_size(bytes_per_s, "max_overall_download_limit")
         if self.is_started:
             self.router.limit(self._limit)
@@ -258,8 +259,9 @@ class Downloads:
         self, status: DownloadStatus, among: Iterable[Download] | None = None, *, remove_files: bool = False
     ) -> list[Left]:
         """Tell some downloads, or all, to pause or end; returns those that had not done so already. It does not block
-        unless files are to be removed.
+        unless files are to be removed. Raises ``RuntimeError`` in a forked child.
         """
+        self.must_be_ours()
         ended = self._queue.direct(status, among=among, remove_files=remove_files)
         with contextlib.ExitStack() as each_at_any_rate:
             for left in ended:
@@ -291,6 +293,8 @@ class Downloads:
 
     def let_go(self, downloads: Iterable[Download]) -> None:
         """Stop some downloads together, save their states and forget them, because their caller is gone."""
+        if self._forked:
+            return  # they are the parent's, which goes on with them
         downloads = list(downloads)
         self.end(DownloadStatus.REMOVED, downloads)
         self.forget(*downloads)

@@ -190,17 +190,44 @@ def use_the_parents_manager(url: str, path: str, verb: str) -> None:
                     "wait": lambda: manager.wait(gid),
                     "pause": lambda: manager.pause(gid),
                     "resume": lambda: manager.resume(gid),
+                    "change_options": lambda: manager.change_options(gid, split=1),
+                    "limit": lambda: manager.limit(1),
+                    "pause_all": manager.pause_all,
+                    "resume_all": manager.resume_all,
+                    "cancel_all": lambda: manager.cancel_all(remove_files=True),
                     "stop": manager.stop,
                 }[verb]
             )
-        deadline = time.monotonic() + 5
-        while os.waitpid(forked, os.WNOHANG) == (0, 0):
-            if time.monotonic() > deadline:
-                os.kill(forked, 9)
-                os.waitpid(forked, 0)
-                print("it hangs")
-                break
-            time.sleep(0.002)
+        _wait_for(forked)
+
+
+def fork_in_a_callback(url: str, path: str) -> None:
+    """Fork in ``on_progress`` of ``fetch``, and let the child return from it."""
+    forked: list[int] = []
+
+    def on_progress(_: object) -> None:
+        if not forked:
+            forked.append(os.fork())
+
+    try:
+        rangefetch.fetch(url, path, on_progress=on_progress)
+    except RuntimeError as error:
+        print(f"RuntimeError: {error}")
+        sys.stdout.flush()
+        os._exit(0)
+    _wait_for(forked[0])
+
+
+def _wait_for(forked: int) -> None:
+    """Wait for a child, or say that it hangs."""
+    deadline = time.monotonic() + 5
+    while os.waitpid(forked, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(forked, 9)
+            os.waitpid(forked, 0)
+            print("it hangs")
+            break
+        time.sleep(0.002)
 
 
 def _say_what_comes_of(act: Callable[[], object]) -> None:

@@ -136,7 +136,13 @@ def test_a_child_forked_while_a_thread_loads_rangefetch_fetches_right(
         assert len(names(target.parent)) == 5
 
 
-@pytest.mark.parametrize("verb", ["download", "download_and_wait", "start", "wait", "pause", "resume"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *("download", "download_and_wait", "start", "wait", "pause", "resume"),
+        *("change_options", "limit", "pause_all", "resume_all", "cancel_all"),
+    ],
+)
 def test_the_parents_manager_refuses_in_the_child_with_a_clear_error(
     server: MisbehavingServer, target: Path, verb: str
 ) -> None:
@@ -148,6 +154,16 @@ def test_the_parents_manager_refuses_in_the_child_with_a_clear_error(
     # The child has not touched the parent's files: the parent saved its state when it stopped.
     assert names(target.parent) == begun(target)
     assert saved_bytes(target) > 0
+
+
+def test_a_child_that_returns_from_a_callback_gets_a_clear_error_at_once(
+    server: MisbehavingServer, target: Path
+) -> None:
+    done = run_child("fork_in_a_callback", server.url("/slow/x", size=MIB, rate="1M"), target)
+    assert done.stderr == ""
+    assert done.stdout.startswith("RuntimeError: ")
+    assert "it hangs" not in done.stdout
+    assert target.read_bytes() == content(MIB)
 
 
 def test_the_parents_manager_may_be_stopped_in_the_child(server: MisbehavingServer, target: Path) -> None:
