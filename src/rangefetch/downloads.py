@@ -316,19 +316,25 @@ class Downloads:
         """Change the options of a download. Raises ``ValueError`` for options that it cannot take any more,
         ``TargetExists`` and ``DiskError``.
         """
-        before = download.options
-        changed = DownloadOptions.of(before, **options)
-        if download.status is DownloadStatus.ACTIVE:
-            for name in options:
-                if name not in _CHANGEABLE:
-                    raise ValueError(f"{name}: cannot change while the download is active; pause it first")
-        elif download.status not in (DownloadStatus.WAITING, DownloadStatus.PAUSED):
-            raise ValueError(f"{download.gid}: a download that is {download.status} cannot take new options")
-        elsewhere = (os.fspath(changed.save_dir), changed.filename) != (os.fspath(before.save_dir), before.filename)
-        if elsewhere:
-            # Not under the lock, since moving may take long.
-            self.router.move_leftovers(download, changed)
-        if self._queue.change(download, changed, elsewhere=elsewhere):
+        is_active: bool | None = None
+        moved_to = None
+        while is_active is None:
+            before = download.options
+            changed = DownloadOptions.of(before, **options)
+            if download.status is DownloadStatus.ACTIVE:
+                for name in options:
+                    if name not in _CHANGEABLE:
+                        raise ValueError(f"{name}: cannot change while the download is active; pause it first")
+            elif download.status not in (DownloadStatus.WAITING, DownloadStatus.PAUSED):
+                raise ValueError(f"{download.gid}: a download that is {download.status} cannot take new options")
+            place = (os.fspath(changed.save_dir), changed.filename)
+            elsewhere = place != (os.fspath(before.save_dir), before.filename)
+            if elsewhere and place != moved_to:
+                # Not under the lock, since moving may take long.
+                self.router.move_leftovers(download, changed)
+                moved_to = place
+            is_active = self._queue.change(download, before, changed, elsewhere=elsewhere)
+        if is_active:
             self.router.change(download)
         self._save_while_stopped()
 

@@ -279,11 +279,16 @@ class Queue:
             self.register.note(entry.gid)
         return was
 
-    def change(self, download: Download, options: DownloadOptions, *, elsewhere: bool) -> bool:
-        """Set the options of a download; returns whether it is active. Raises ``ValueError`` if its path was to change
+    def change(
+        self, download: Download, before: DownloadOptions, options: DownloadOptions, *, elsewhere: bool
+    ) -> bool | None:
+        """Set the options of a download, which were ``before``; returns whether it is active. None, and nothing is
+        set, if another thread has changed them meanwhile. Raises ``ValueError`` if its path was to change
         (``elsewhere``) and it has started meanwhile.
         """
         with self._lock:
+            if download.options is not before:
+                return None
             if elsewhere and download.status is DownloadStatus.ACTIVE:
                 raise ValueError(f"{download.gid}: it has started in the meantime; pause it first")
             download.options = options

@@ -1,6 +1,7 @@
 """Limits, and options that change while a download is running."""
 
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,32 @@ def test_options_of_what_rests_count_when_it_goes_on(stage: Stage) -> None:
     stage.manager.resume(gid)
     until(lambda: stage.status(gid) is DownloadStatus.ERROR)
     assert {request.headers["user-agent"] for request in stage.server.requests} == {"later/1"}
+
+
+class _Meanwhile(Mapping[str, str]):
+    """Headers that change another option of the download at the moment when they are read."""
+
+    def __init__(self, manager: DownloadManager, gid: str) -> None:
+        self._manager = manager
+        self._gid = gid
+        self._left = [3]
+
+    def __getitem__(self, name: str) -> str:
+        return "new"
+
+    def __iter__(self) -> Iterator[str]:
+        if self._left:
+            self._manager.change_options(self._gid, split=self._left.pop(), filename="renamed.bin")
+        return iter(["X-Token"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_two_changes_at_the_same_time_both_hold(stage: Stage) -> None:
+    gid = stage.download_that_is(DownloadStatus.PAUSED)
+    stage.manager.change_options(gid, headers=_Meanwhile(stage.manager, gid), save_dir=stage.target.parent / "there")
+    stage.valve.open()
+    stage.manager.resume(gid)
+    assert stage.manager.wait(gid, timeout=30).path == stage.target.parent / "there" / "renamed.bin"
+    assert stage.server.requests[-1].headers["x-token"] == "new"
