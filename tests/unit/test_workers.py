@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 
+import pytest
+
 from rangefetch.transfer import workers
 from rangefetch.transfer.workers import Outcome, Workers
 from support.waiting import until
@@ -56,6 +58,28 @@ def test_there_is_an_end_to_them() -> None:
         assert [threads() for _ in range(10)] == [workers._MOST] * 10
     finally:
         stuck.set()
+        pool.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_threads_that_have_died_for_lack_of_memory_are_replaced() -> None:
+    pool = Workers("test-worker")
+    pool.start()
+    seconds, done = itertools.count(0, 10), threading.Event()
+
+    def ended() -> bool:
+        pool.tend(float(next(seconds)))
+        return done.is_set()
+
+    def die(_: Outcome[object]) -> None:
+        raise MemoryError
+
+    try:
+        for _ in range(workers._MOST + 10):
+            pool.submit(lambda: None, die)
+        pool.submit(lambda: None, lambda _: done.set())
+        until(ended)
+    finally:
         pool.stop()
 
 

@@ -88,13 +88,14 @@ class NativeBackend(Dispatcher["NativeTask | Small"]):
             self._process_id = os.getpid()
             self._wait_for_ring = _waiting_for(self._engine.fileno())
             self.start_thread(workers)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, MemoryError, OSError) as error:
             workers.stop()
             self._thread = None
             if self._engine is not None:
                 self._engine.close()
                 self._engine = None
-            raise EngineUnavailable(f"not enough threads or open files: {error}; see ulimit -a") from error
+            reason = str(error) or "out of memory"
+            raise EngineUnavailable(f"not enough threads or open files: {reason}; see ulimit -a") from error
         workers.grow()
 
     @staticmethod

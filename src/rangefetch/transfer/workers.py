@@ -20,6 +20,7 @@ _LEAST = 4
 _MOST = 64
 _STALLED_S = 1.0
 _STOP_S = 1.0
+_CANNOT_START = (RuntimeError, MemoryError)
 
 
 T = TypeVar("T")
@@ -51,8 +52,8 @@ class Outcome(Generic[T]):
 class Workers:
     """Runs jobs on threads named ``name``, in the order in which they are submitted.
 
-    ``start`` starts one thread, and raises ``RuntimeError`` if that fails; ``grow`` adds the others, as far as the
-    system allows.
+    ``start`` starts one thread, and raises ``RuntimeError`` or ``MemoryError`` if that fails; ``grow`` adds the others,
+    as far as the system allows.
     """
 
     def __init__(self, name: str) -> None:
@@ -68,7 +69,7 @@ class Workers:
         self._add_thread()
 
     def grow(self) -> None:
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(*_CANNOT_START):
             while len(self._threads) < _LEAST:
                 self._add_thread()
 
@@ -77,13 +78,16 @@ class Workers:
         self._jobs.put((job, done))
 
     def tend(self, now_s: float) -> None:
-        """Add a thread if all are stuck; called periodically."""
+        """Add a thread if all are stuck, or have died for lack of memory; called periodically."""
         if self._jobs.empty() or self._taken != self._seen:
             self._seen, self._seen_s = self._taken, now_s
-        elif now_s - self._seen_s >= _STALLED_S and len(self._threads) < _MOST:
+        elif now_s - self._seen_s >= _STALLED_S:
             self._seen_s = now_s
-            with contextlib.suppress(RuntimeError):
-                self._add_thread()
+            for dead in [thread for thread in self._threads if not thread.is_alive()]:
+                self._threads.remove(dead)
+            with contextlib.suppress(*_CANNOT_START):
+                if len(self._threads) < _MOST:
+                    self._add_thread()
 
     def stop(self) -> None:
         """End the threads once the jobs are done; one that is stuck is left behind."""
