@@ -19,7 +19,7 @@ from rangefetch.libcurl cimport (
     curl_multi_init,
     multi_opt_long,
 )
-from rangefetch.host cimport shares_sweep
+from rangefetch.host cimport shares_end
 from rangefetch.loop cimport loop_run
 from rangefetch.mailbox cimport (
     COMMAND_QUIT,
@@ -183,7 +183,7 @@ cdef inline void core_join(EngineCore *core) noexcept nogil:
         loop = &core.loops[i]
         # This closes the loop's connections, which updates the counts of their hosts.
         curl_multi_cleanup(loop.multi)
-        shares_sweep(loop)
+        shares_end(loop)
         if loop.tells_of_room:
             tell_peers(loop, COMMAND_ROOM, 0)
         loop_leaves(loop)

@@ -257,6 +257,21 @@ cdef inline void share_give_back(HostShare *share) noexcept nogil:
         note_room(share.loop)
 
 
+cdef inline void shares_end(Loop *loop) noexcept nogil:
+    """Give back all that the loop's hosts have granted, once its connections are closed; before libcurl 8 not each of
+    them is reported as closed.
+    """
+    cdef HostShare *share
+    cdef int i
+    for i in range(HOST_BUCKETS):
+        share = loop.shares[i]
+        while share != NULL:
+            share.lanes = share.sockets = 0
+            share_give_back(share)
+            share = share.next
+    shares_sweep(loop)
+
+
 cdef inline void shares_sweep(Loop *loop) noexcept nogil:
     """Free the shares of hosts that nothing on this loop uses any more."""
     cdef HostShare **link

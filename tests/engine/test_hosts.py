@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from engine.driving import Driver
-from rangefetch import _engine
+from rangefetch import DownloadManager, _engine
 from rangefetch._engine import File
 from servers.counting import CountingServer
 from servers.misbehaving import MisbehavingServer, content, refused_port
 from support.files import MIB
+from support.waiting import until
 
 
 @pytest.fixture
@@ -119,6 +120,20 @@ def test_connections_of_others_are_counted(driver: Driver, counting: CountingSer
     driver.until(lambda: _engine.take_connections(host, 1, 2) == 1)
     assert _engine.take_connections(host, 1, 2) == 0
     _engine.give_back_connections(host, 2)
+
+
+def test_an_engine_that_is_closed_gives_back_every_connection(server: MisbehavingServer, target: Path) -> None:
+    """At whatever moment: before libcurl 8 some connections were not reported as closed."""
+    url = server.url("/slow/x", size=64 * MIB, rate=16 * MIB)
+    host = _engine.host_number(url)
+    for number in range(12):
+        with DownloadManager("native") as manager:
+            options = {"save_dir": target.parent, "filename": f"{number}.bin", "split": 8, "min_split_size": "1M"}
+            gid = manager.download(url, options)
+            until(lambda: manager.get_download_progress(gid).downloaded > 0)  # noqa: B023 - called at once
+        free = _engine.take_connections(host, 16, 16)
+        _engine.give_back_connections(host, free)
+        assert free == 16
 
 
 def test_a_redirect_leads_to_a_host_with_a_limit_of_its_own(
